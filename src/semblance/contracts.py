@@ -1,0 +1,130 @@
+"""The small types that rooms exchange.
+
+Arrays: `n` rows, `c` channels, `h` by `w` pixels, `d` embedding dimensions, `q` queries, `k` neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+__all__ = ["Batch", "Encoder", "Loss", "Matches", "Objective", "Progress"]
+
+Progress = Callable[[str, int, int], None]
+"""`progress(stage, done, total)`: called often, must return quickly. `total` may grow."""
+
+
+@dataclass  # not frozen: Fabric's mixed precision rebuilds what it is handed
+class Batch:
+    """One training step's images.
+
+    `views`: each `(m, c, h, w)` float32 in [0, 1]; row i of every view comes from the same source
+    image or, where the objective names partners, from its partner. `ids`: `(m,)` int64, rows of the
+    pixel store. With several ranks each rank holds its contiguous slice of the global batch.
+    """
+
+    views: tuple[Tensor, ...]
+    ids: Tensor
+
+
+@dataclass
+class Loss:
+    """What an objective returns: `total` is minimised, `terms` are its weighted summands (they add
+    up to `total`), `stats` are detached scalars worth watching (used clusters, degenerate steps)."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    stats: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Encoder(Protocol):
+    """A network from images to features. Input is float in [0, 1]; it normalises by itself."""
+
+    dim: int
+    channels: int
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """`(n, c, h, w)` in [0, 1] -> the same shape as the first layer wants it."""
+        ...
+
+    def maps(self, x: Tensor) -> Tensor:
+        """`(n, c, h, w)` in [0, 1] -> feature maps `(n, dim, h', w')`."""
+        ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, c, h, w)` in [0, 1] -> pooled features `(n, dim)`."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class Objective(Protocol):
+    """What training minimises: an `nn.Module` that owns its heads and holds its encoder.
+
+    `encoder` and `head` (features `(n, dim)` -> unit embeddings `(n, d)`) make the model that is
+    kept. Optional methods, called where they exist:
+
+    `before_epoch(embed)`: once an epoch; `embed()` gives the `(n, dim)` features of the whole store.
+    `partners(ids, generator)`: `(m,)` ids -> `(m,)` ids whose images make the second view.
+    `after_step()`: after every optimiser step (momentum teachers, queues).
+    `parameter_groups()`: `[{"params": [...], "weight_decay": ...}]`; absent = one group.
+    """
+
+    encoder: torch.nn.Module
+    head: torch.nn.Module
+    config: Any
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Nearest neighbours of `q` queries, ordered by (distance, id).
+
+    `ids`: `(q, k)` int64, -1 where fewer than k exist. `distances`: `(q, k)` float32, inf there.
+    `paths` and `queries` are filled by a collection.
+    """
+
+    ids: np.ndarray[Any, np.dtype[np.int64]]
+    distances: np.ndarray[Any, np.dtype[np.float32]]
+    paths: tuple[tuple[str, ...], ...] | None = None
+    queries: tuple[str, ...] | None = None
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dict per query: `{"query", "matches": [{"rank", "id", "path", "distance"}, ...]}`."""
+        rows = []
+        for i, (ids, distances) in enumerate(zip(self.ids, self.distances, strict=True)):
+            found = [
+                {
+                    "rank": rank + 1,
+                    "id": int(j),
+                    "path": self.paths[i][rank] if self.paths else None,
+                    "distance": float(distance),
+                }
+                for rank, (j, distance) in enumerate(zip(ids, distances, strict=True))
+                if j >= 0
+            ]
+            rows.append({"query": self.queries[i] if self.queries else i, "matches": found})
+        return rows
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with columns query, rank, id, path, distance.
+
+        Raises `MissingExtra` without pandas.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            from semblance.errors import MissingExtra
+
+            raise MissingExtra("pandas", "Matches.to_pandas()") from error
+        flat = [{"query": row["query"], **match} for row in self.records() for match in row["matches"]]
+        return pd.DataFrame(flat, columns=["query", "rank", "id", "path", "distance"])
