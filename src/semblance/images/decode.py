@@ -1,0 +1,360 @@
+"""One image file -> `size` x `size` RGB pixels, one defined result for every kind of file.
+
+| the file is | the pixels are |
+| --- | --- |
+| grey, black and white (`1`, `L`) | the grey value in all three channels |
+| RGB; YCbCr, HSV, palette | RGB; embedded colour profiles are ignored |
+| with transparency (RGBA, LA, palette or colour key) | composited over white |
+| CMYK | RGB by Pillow's plain conversion |
+| 16-bit grey (`I;16`, `I`) | 0..65535 scaled linearly to 0..255, values beyond are clipped |
+| 16-bit RGB (PNG) | the high byte of every value |
+| float (`F`: TIFF, PFM) | finite minimum..maximum scaled to 0..255; constant, NaN, -inf -> 0; inf -> 255 |
+| animated, several pages (GIF, WebP, APNG, TIFF, MPO) | the first frame |
+| EXIF-rotated | turned upright; `width` and `height` are those of the upright image |
+| JPEG much larger than `size` | decoded at 1/2, 1/4 or 1/8, never below twice `size` |
+
+Formats: AVIF, BMP, GIF, ICO, JPEG, JPEG 2000, MPO, PNG, PPM/PGM/PBM/PFM, QOI, TIFF, WebP, and HEIF where the
+process has registered a plugin for it with Pillow. The content decides, never the name. EPS, PDF and
+WMF, which start other programs, and formats without a signature (TGA) are not images here.
+
+What cannot be used raises `InputError`, whose `message` is one of these reasons:
+
+| reason | when |
+| --- | --- |
+| `zero bytes` | the file is empty |
+| `not an image` | no known signature at its start |
+| `truncated` | an image whose end is missing |
+| `corrupt` | an image that cannot be decoded |
+| `too many pixels (N)` | more than twice Pillow's `MAX_IMAGE_PIXELS` (178,956,970 pixels) |
+| `larger than 1 GiB` | the file itself |
+| `colour mode LAB is not supported`, `HEIF is not supported here` | |
+| `needs too much memory` | decoding ran out of memory |
+| `not a regular file`, `cannot be read: ...` | a pipe, socket, device or folder; what the system says |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import stat
+import struct
+import sys
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from semblance.errors import ConfigError, InputError
+
+__all__ = [
+    "DECODE_VERSION",
+    "Decoded",
+    "Fit",
+    "Pixels",
+    "decode",
+    "fit_pixels",
+    "identify",
+    "read_image_bytes",
+]
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Fit = Literal["squash", "crop"]
+
+DECODE_VERSION = 1
+"""Raised when the same file would give other pixels, so that stored pixels are not mixed."""
+
+MAX_BYTES = 1 << 30
+_BIG_BYTES, _BIG_PIXELS = 64 << 20, 24_000_000
+_alone = threading.Lock()  # big images are read and decoded one at a time: memory stays bounded
+
+_SIGNATURES = re.compile(
+    rb"(?P<JPEG>\xff\xd8\xff)"
+    rb"|(?P<PNG>\x89PNG\r\n\x1a\n)"
+    rb"|(?P<GIF>GIF8[79]a)"
+    rb"|(?P<WEBP>RIFF....WEBP)"
+    rb"|(?P<TIFF>II[*+]\x00|MM\x00[*+])"
+    rb"|(?P<BMP>BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00)"
+    rb"|(?P<ICO>\x00\x00\x01\x00[^\x00]\x00)"
+    rb"|(?P<JPEG2000>\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n)"
+    rb"|(?P<AVIF>....ftypavi[fs])"
+    rb"|(?P<HEIF>....ftyp(?:mif1|msf1|hei[cxms]|hev[cx]))"
+    rb"|(?P<PPM>P[1-6f]\s+[\d#-])"
+    rb"|(?P<QOI>qoif)",
+    re.DOTALL,
+)
+_PREFIX = 32
+
+# What Pillow and its plugins raise on damaged files, found by reading them and by fuzzing: each parser
+# trusts its input somewhere, so a wrong offset or count surfaces as any of these.
+_DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`pixels`: `(size, size, 3)` uint8 RGB; `width`, `height`: of the upright original, in pixels."""
+
+    pixels: Pixels
+    width: int
+    height: int
+
+
+def decode(data: bytes, size: int, fit: Fit = "squash") -> Decoded:
+    """The image in `data` at `size` x `size` pixels, by the table in this module's docstring.
+
+    `fit="squash"` scales the whole image to the square, `"crop"` scales its short side and keeps the
+    centre. Both filter with an antialiased bicubic. Safe to call from many threads.
+    Raises `InputError` with the reason as its message, and nothing else, whatever `data` holds;
+    `ConfigError` for a `size` below 1 or an unknown `fit`.
+    """
+    if size < 1 or fit not in get_args(Fit):
+        raise ConfigError(f"cannot decode to size {size}, fit {fit!r}", "size >= 1; fit: squash or crop")
+    if not data:
+        raise InputError("zero bytes")
+    kind = identify(data)
+    if kind is None:
+        raise InputError("not an image", "its first bytes are those of no known format")
+    try:
+        with _quiet():
+            return _decode(data, _formats(kind), size, fit)
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\d+", str(error))  # Pillow tells the number only in its message
+        raise InputError(f"too many pixels ({found.group()})" if found else "too many pixels") from error
+    except MemoryError as error:
+        raise InputError("needs too much memory") from error
+    except _DAMAGED as error:
+        if kind == "HEIF" and "HEIF" not in Image.OPEN:
+            raise InputError("HEIF is not supported here", "convert it to JPEG") from error
+        raise InputError("truncated" if _is_cut(kind, data, error) else "corrupt") from error
+
+
+def identify(prefix: bytes) -> str | None:
+    """The format that a file starting with `prefix` (32 bytes are enough) claims to be, or None.
+
+    >>> identify(b"GIF89a..."), identify(b"path,class")
+    ('GIF', None)
+    """
+    match = _SIGNATURES.match(prefix[:_PREFIX])
+    return match.lastgroup if match else None
+
+
+def read_image_bytes(path: Path) -> bytes:
+    """The bytes of an image file, at most 1 GiB.
+
+    Never waits: a pipe, socket or device is refused, even one that took the place of a file. What does not
+    start like an image is refused after 32 bytes. Raises `InputError` with a reason from the table above.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        if isinstance(error, OSError) and _is_special(path):
+            raise InputError("not a regular file") from error
+        raise InputError(f"cannot be read: {_spoken(error)}") from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise InputError("larger than 1 GiB")
+        with open(handle, "rb", closefd=False) as file:
+            prefix = file.read(_PREFIX)
+            if not prefix:
+                raise InputError("zero bytes")
+            if identify(prefix) is None:
+                raise InputError("not an image")
+            with _alone if status.st_size > _BIG_BYTES else contextlib.nullcontext():
+                return prefix + file.read(MAX_BYTES)
+    except OSError as error:
+        raise InputError(f"cannot be read: {_spoken(error)}") from error
+    except MemoryError as error:
+        raise InputError("needs too much memory") from error
+    finally:
+        os.close(handle)
+
+
+def fit_pixels(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+    """`image` (mode `L` or `RGB`) scaled to `size` x `size`; the same pixels where it has that size."""
+    width, height = image.size
+    box = None
+    if fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # unreachable or unnameable: nothing is known about it
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _decode(data: bytes, formats: list[str], size: int, fit: Fit) -> Decoded:
+    with Image.open(io.BytesIO(data), formats=formats) as image:
+        shape = image.size
+        pixels = shape[0] * shape[1]
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and pixels > 2 * limit:
+            raise InputError(f"too many pixels ({pixels})")
+        with _alone if pixels > _BIG_PIXELS else contextlib.nullcontext():
+            drafted = image.draft(None, (2 * size, 2 * size))  # shrink-on-load; None where not a JPEG
+            image.load()
+            if drafted is None:
+                shape = image.size  # an icon holds several sizes, a TIFF turns itself while loading
+            orientation = _orientation(image)
+            small = fit_pixels(_plain(image), size, fit)
+    if orientation in _UPRIGHT:
+        small = small.transpose(_UPRIGHT[orientation])
+    if orientation in (5, 6, 7, 8):
+        shape = (shape[1], shape[0])
+    return Decoded(np.array(small.convert("RGB"), dtype=np.uint8), *shape)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """`image` in mode `L` or `RGB`."""
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).clip(0, 65535).astype(np.uint32)
+        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        return Image.fromarray(_from_float(np.asarray(image)))
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        white = Image.new("RGB", over.size, (255, 255, 255))
+        white.paste(over, mask=over.getchannel("A"))
+        return white
+    if image.mode == "LAB":
+        raise InputError("colour mode LAB is not supported", "convert it to RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _from_float(values: np.ndarray[Any, np.dtype[np.float32]]) -> Pixels:
+    finite = values[np.isfinite(values)]
+    if finite.size == 0 or finite.min() == finite.max():
+        return np.zeros(values.shape, np.uint8)
+    low, high = float(finite.min()), float(finite.max())
+    wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    scaled: Pixels = np.rint((wide - low) / (high - low) * 255).astype(np.uint8)
+    return scaled
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGED:  # a broken EXIF block does not spoil the picture: it is taken as upright
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _formats(kind: str) -> list[str]:
+    Image.init()
+    wanted = ("AVIF", "HEIF") if kind == "HEIF" else (kind,)  # the brand mif1 may be either
+    return [name for name in wanted if name in Image.OPEN]
+
+
+def _is_cut(kind: str, data: bytes, error: BaseException) -> bool:
+    """Whether the end of a damaged file is missing, told from the file where its format allows."""
+    if kind == "JPEG":
+        return b"\xff\xd9" not in data[-512:]
+    if kind == "PNG":
+        return b"IEND" not in data[-64:]
+    if kind == "GIF":
+        return not data.rstrip(b"\x00").endswith(b";")
+    if kind == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if kind == "BMP":
+        return int.from_bytes(data[2:6], "little") > len(data)
+    if kind in ("AVIF", "HEIF", "JPEG2000") and data[:1] == b"\x00":
+        return _boxes_are_cut(data)
+    return any(word in str(error).lower() for word in ("truncat", "end of", "eof", "not enough"))
+
+
+def _boxes_are_cut(data: bytes) -> bool:
+    """Whether an ISO media file ends before the last box it starts, or has none with pixels."""
+    at, pixels = 0, False
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        pixels = pixels or data[at + 4 : at + 8] in (b"mdat", b"jp2c")
+        if length == 1:
+            length = int.from_bytes(data[at + 8 : at + 16], "big")
+        if length < 8:  # 0: up to the end of the file; else nonsense
+            return not pixels
+        at += length
+    return at != len(data) or not pixels
+
+
+def _spoken(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+class _Quiet:
+    """Silences Pillow's warnings while anyone decodes.
+
+    The filters of `warnings` belong to the whole process: they are set by the first thread that enters
+    and restored by the last that leaves, so threads that decode together do not undo one another.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.filters = warnings.catch_warnings()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        if getattr(sys.flags, "context_aware_warnings", 0):  # then filters belong to one thread each
+            with warnings.catch_warnings():
+                _ignore()
+                yield
+            return
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.filters = warnings.catch_warnings()
+                self.filters.__enter__()
+                _ignore()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if self.inside == 0:
+                    self.filters.__exit__(None, None, None)
+
+
+def _ignore() -> None:
+    warnings.filterwarnings("ignore", module=r"(PIL|semblance\.images\.decode)\b")
+
+
+_quiet = _Quiet()
