@@ -1,0 +1,94 @@
+"""What several objectives are built from: the embedding head, stable logarithms, neighbour partners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Partners", "UnitHead", "log_one_minus_softmax", "spread", "wide"]
+
+
+class UnitHead(nn.Module):
+    """One linear layer and L2 normalisation: features `(n, dim)` -> unit embeddings `(n, d)` float32."""
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, out)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(n, dim)` -> `(n, d)`, every row of length 1."""
+        kind = features.device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self.forward(features)
+        x, weight, bias = wide(features), self.linear.weight, self.linear.bias
+        return F.normalize(F.linear(x, weight.to(x.dtype), bias.to(x.dtype)), dim=1)
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in float32 where it is narrower: losses are not taken in 16 bits."""
+    return x if x.dtype is torch.float64 else x.float()
+
+
+def log_one_minus_softmax(logits: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """`log(1 - softmax)` per entry and the row's log-sum-exp, both over the entries in `keep`.
+
+    `logits` `(n, k)` float32, `keep` `(n, k)` bool -> `((n, k), (n,))`; entries not kept come out as 0.
+    Stable however certain the softmax is: only a row's largest probability can exceed 1/2, and for that
+    entry `log(1 - p) = LSE(all others) - LSE(all)` is used instead of a subtraction from 1. A row with a
+    single kept entry would be `log(1 - 1)`; it comes out as -87, the smallest float's logarithm, constant.
+    """
+    masked = logits.masked_fill(~keep, -torch.inf)
+    whole = torch.logsumexp(masked, 1)
+    log_p = masked - whole[:, None]
+    top = masked.argmax(1, keepdim=True)
+    is_top = torch.zeros_like(keep).scatter_(1, top, True)
+    others = masked.masked_fill(is_top, torch.finfo(logits.dtype).min)
+    alone = keep.sum(1) < 2
+    certain = torch.where(alone, -87.0, torch.logsumexp(others, 1) - whole)
+    safe = log_p.masked_fill(is_top | ~keep, -1.0).clamp(max=-0.5)
+    result = torch.where(is_top, certain[:, None], torch.log1p(-safe.exp()))
+    return result.masked_fill(~keep, 0.0), whole
+
+
+def spread(first: Tensor, second: Tensor) -> dict[str, Tensor]:
+    """Mean cosine of positives and of all pairs, of two views' unit embeddings `(m, d)`: 1 is collapse."""
+    rows = torch.cat([first, second]).detach()
+    n = len(rows)
+    pairs = (rows.sum(0).square().sum() - n) / max(n * (n - 1), 1)
+    return {"positive_cosine": (first * second).sum(1).mean().detach(), "mean_cosine": pairs}
+
+
+class Partners(nn.Module):
+    """The partner of an image: itself or, with probability `share`, its nearest neighbour (A.1).
+
+    The neighbours are found once an epoch, exactly, among the L2-normalised features of the whole store.
+    """
+
+    neighbours: Tensor
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.register_buffer("neighbours", torch.empty(0, dtype=torch.int64))
+
+    @torch.no_grad()
+    def find(self, embed: Callable[[], Tensor], block: int = 1024) -> None:
+        """Look up every image's nearest other image from `embed() -> (n, dim)`."""
+        rows = F.normalize(embed().float(), dim=1)
+        found = []
+        for start in range(0, len(rows), block):
+            similar = rows[start : start + block] @ rows.T
+            similar.diagonal(start).fill_(-2.0)
+            found.append(similar.argmax(1))
+        self.neighbours = torch.cat(found)
+
+    def draw(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """`(m,)` ids -> `(m,)` ids of the partners, one fair or loaded coin per image."""
+        if not self.share or not len(self.neighbours):
+            return ids
+        coins = torch.rand(len(ids), generator=generator) < self.share
+        return torch.where(coins, self.neighbours.cpu()[ids], ids)
