@@ -1,0 +1,1 @@
+"""Room: evaluation. Scores of an embedding against labels, and what differences between scores are worth."""

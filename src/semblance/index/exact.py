@@ -1,0 +1,197 @@
+"""Exact nearest neighbours: every query is compared with every vector.
+
+What: the `k` nearest by Euclidean distance, ordered by (distance, id), without approximation. A distance is
+`float32(sqrt(sum_j (q_j - x_j)^2))`, the sum taken in float64 over differences, so it depends on the two
+vectors alone: duplicates tie exactly, a vector lies at distance 0 from itself, and no block size changes a
+result. Ties go to the lower id, also at the boundary of the k nearest.
+
+When: up to about a million vectors, or wherever a result must be beyond doubt.
+
+Cost: `2 q n d` floating-point operations for the product and about `3 q k d` for measuring; memory as
+configured (`Config.memory_mb`) beside the vectors and the answer. Vectors with thousands of equal distances
+(a collapsed embedding) are measured one by one: still right, but slow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from semblance.contracts import Matches
+from semblance.errors import CollectionError, ConfigError, InputError
+from semblance.files import disk_error
+from semblance.index._search import BLOCK_BYTES, Floats, Ids, as_vectors, nearest, within
+
+__all__ = ["BLOCK_BYTES", "Config", "Index", "as_vectors", "nearest", "within"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """`memory_mb`: memory for intermediate results of a search, in MiB."""
+
+    memory_mb: int = 256
+
+
+class Index:
+    """Exact search over vectors that come and go.
+
+    `recall` is the share of true neighbours that a search promises to find.
+
+    >>> index = Index()
+    >>> index.add([[0.0, 0.0], [3.0, 4.0]])
+    array([0, 1])
+    >>> index.search([0.0, 0.0], k=2).distances
+    array([[0., 5.]], dtype=float32)
+    """
+
+    recall = 1.0
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config()
+        if self.config.memory_mb < 1:
+            raise ConfigError(f"memory_mb is {self.config.memory_mb}", "give at least 1")
+        self._parts: list[Floats] = []
+        self._ids: Ids = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def dim(self) -> int | None:
+        """How many dimensions the vectors have; None while nothing was ever added."""
+        return self._parts[0].shape[1] if self._parts else None
+
+    @property
+    def ids(self) -> Ids:
+        """The ids `(n,)`, in the order in which they were added."""
+        ids: Ids = self._ids.copy()
+        return ids
+
+    def add(self, vectors: ArrayLike, ids: ArrayLike | None = None) -> Ids:
+        """The ids `(n,)` under which `vectors` `(n, d)` were added.
+
+        Without `ids` they count on from the largest one present. Raises `InputError` for NaN, another
+        dimension, or an id that is negative or already taken; nothing is added then.
+        """
+        array = as_vectors(vectors, self.dim)
+        if ids is None:
+            start = int(self._ids.max()) + 1 if len(self) else 0
+            new = np.arange(start, start + len(array), dtype=np.int64)
+        else:
+            new = _ids(ids)
+            if len(new) != len(array):
+                raise InputError(f"{len(array)} vectors came with {len(new)} ids")
+            values, counts = np.unique(new, return_counts=True)
+            taken = np.concatenate([values[counts > 1], values[np.isin(values, self._ids)]])
+            if len(taken):
+                raise InputError(f"id {int(taken[0])} is already taken", "remove it first")
+        # A caller who goes on writing to the array must not change the index.
+        self._parts.append(array.copy() if np.may_share_memory(array, np.asarray(vectors)) else array)
+        self._ids = np.concatenate([self._ids, new])
+        return new
+
+    def search(self, queries: ArrayLike, k: int) -> Matches:
+        """The k nearest of each query `(q, d)`, ordered by (distance, id); -1 and inf pad `k > n`."""
+        asked = as_vectors(queries, self.dim, "queries")
+        if not len(self) and k >= 1:
+            shape = (len(asked), k)
+            return Matches(np.full(shape, -1, dtype=np.int64), np.full(shape, np.inf, dtype=np.float32))
+        return nearest(asked, self._gallery(asked), k, ids=self._ids, block_bytes=self._block_bytes)
+
+    def within(self, queries: ArrayLike, radius: float) -> Matches:
+        """All at a distance of at most `radius`, ordered by (distance, id), padded to the longest row."""
+        asked = as_vectors(queries, self.dim, "queries")
+        return within(asked, self._gallery(asked), radius, ids=self._ids, block_bytes=self._block_bytes)
+
+    def remove(self, ids: ArrayLike) -> None:
+        """Forget the vectors under `ids`. Raises `InputError` if one is not there; none is removed then."""
+        gone = _ids(ids)
+        absent = gone[~np.isin(gone, self._ids)]
+        if len(absent):
+            raise InputError(f"id {int(absent[0])} is not in the index")
+        keep = ~np.isin(self._ids, gone)
+        if self._parts:
+            self._parts = [np.concatenate(self._parts)[keep]]
+        self._ids = self._ids[keep]
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write the folder `path`: `vectors.npy`, `ids.npy`, `index.json`; all of it or nothing.
+
+        Raises `CollectionError` if `path` exists and `overwrite` is not set.
+        """
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise CollectionError(f"{target} is already there", "set overwrite to replace it")
+        beside = target.with_name(f".{target.name}.{os.getpid()}.new")
+        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            beside.mkdir(parents=True)
+            stored = self._gallery(np.empty((0, self.dim or 1), dtype=np.float32))
+            about = {"format": 1, "index": "exact", "dim": self.dim, "config": asdict(self.config)}
+            for name, array in (("vectors.npy", stored), ("ids.npy", self._ids)):
+                with (beside / name).open("wb") as file:
+                    np.save(file, array)
+                    file.flush()
+                    os.fsync(file.fileno())
+            (beside / "index.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+            if target.exists():
+                old = target.with_name(f".{target.name}.{os.getpid()}.old")
+                target.rename(old)
+                beside.rename(target)
+                shutil.rmtree(old)
+            else:
+                beside.rename(target)
+        except OSError as error:
+            raise disk_error(target, error) from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Index:
+        """The index saved in the folder `path`; its vectors stay on disk, mapped into memory.
+
+        Raises `CollectionError` if the folder is not one that `save` wrote.
+        """
+        folder = Path(path)
+        try:
+            about: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            stored = np.load(folder / "vectors.npy", mmap_mode="r")
+            ids = np.load(folder / "ids.npy")
+            index = cls(Config(**about["config"]))
+            sound = about["format"] == 1 and about["index"] == "exact" and stored.dtype == np.float32
+            dim = about["dim"]
+            if not sound or ids.dtype != np.int64 or stored.shape != (len(ids), dim or 1):
+                raise ValueError("its parts do not fit together")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            message = f"{folder} cannot be read as an exact index: {error}"
+            raise CollectionError(message, "build it again") from error
+        if dim is not None:
+            index._parts = [stored]
+        index._ids = ids
+        return index
+
+    @property
+    def _block_bytes(self) -> int:
+        return self.config.memory_mb * 2**20
+
+    def _gallery(self, like: Floats) -> Floats:
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0] if self._parts else np.empty((0, like.shape[1]), dtype=np.float32)
+
+
+def _ids(values: ArrayLike) -> Ids:
+    """`values` as `(n,)` int64; raises `InputError` for anything but whole numbers from 0."""
+    array = np.atleast_1d(np.asarray(values))
+    if array.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or int(array.min()) < 0:
+        raise InputError("ids must be whole numbers from 0 on")
+    return array.astype(np.int64)

@@ -1,0 +1,1 @@
+"""Training: one readable loop, its schedule, its checkpoint and its health."""

@@ -1,0 +1,251 @@
+"""The training loop: pixel store in, trained objective out; stop anywhere, go on with the same command.
+
+Every random stream is derived from (seed, epoch, step), so a training that was killed and started again
+from its checkpoint takes exactly the steps it would have taken: the same weights, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semblance import ranks
+from semblance.contracts import Batch, Loss, Progress
+from semblance.errors import ConfigError
+from semblance.images.views import apply, draw
+from semblance.training import checkpoint, health
+from semblance.training.config import TrainConfig, choose_precision, learning_rate
+from semblance.training.embed import embed, pixels_to_tensor
+from semblance.training.ledger import Ledger
+from semblance.training.machine import ctrl_c, device_of_rank, fabric_on, least, optimiser_for, resident
+
+__all__ = ["TrainResult", "train"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+SAMPLE = 2000
+SAVE_EVERY = 120.0
+TIMING_STEPS = 8
+ASK_EVERY = 10
+
+
+@dataclass
+class TrainResult:
+    """What a training came to: epochs done, seconds in all (earlier runs included), a record per epoch."""
+
+    epochs: int
+    seconds: float
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(
+    pixels: Array,
+    objective: nn.Module,
+    config: TrainConfig,
+    folder: Path,
+    size: int,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train `objective` (in place) on `pixels` `(n, h, w, c)` uint8; views of `size` pixels.
+
+    Writes `folder/checkpoint/last.safetensors` (every epoch, every two minutes, on Ctrl-C) and
+    `folder/metrics.jsonl`; continues from them where they are. Where a process group of torch is open, the
+    batch is shared among its ranks. Raises `ConfigError` (nothing to train on, budget below an epoch, more
+    clusters than images in a batch), `TrainingCollapsed`, `CollectionError` for a damaged checkpoint or a
+    full disk, and `KeyboardInterrupt` after a clean stop.
+    """
+    if len(pixels) < 2:
+        raise ConfigError(f"{len(pixels)} image cannot be learned from", "at least 2 are needed")
+    return _Training(pixels, objective, config, Path(folder), size, progress).run()
+
+
+class _Training:
+    def __init__(
+        self,
+        pixels: Array,
+        objective: Any,
+        config: TrainConfig,
+        folder: Path,
+        size: int,
+        progress: Progress | None,
+    ) -> None:
+        self.pixels, self.config, self.size, self.progress = pixels, config, size, progress
+        self.folder, self.path = folder, folder / "checkpoint" / "last.safetensors"
+        self.batch = min(config.batch, len(pixels)) // ranks.count() * ranks.count()
+        if self.batch < 2:
+            raise ConfigError(
+                f"{len(pixels)} images in batches of {config.batch} cannot be shared by {ranks.count()}",
+                "fewer processes",
+            )
+        if hasattr(objective, "check_batch"):
+            objective.check_batch(self.batch)
+        self.device = device_of_rank(config.device)
+        self.fabric = fabric_on(self.device, choose_precision(config.precision, self.device))
+        self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
+        self.optimiser = optimiser_for(self.objective, config)
+        module, self.stepper = self.fabric.setup(self.objective, self.optimiser)
+        self.module: Any = module
+        self.steps = len(pixels) // self.batch
+        self.epochs = config.epochs
+        self.ledger = Ledger(self.device)
+        self.before = 0.0
+        self.store = resident(pixels, self.device)
+
+    def run(self) -> TrainResult:
+        epoch, step = self._resume()
+        self.started = self.saved = time.monotonic()
+        with ctrl_c() as interrupted:
+            while epoch < self.epochs:
+                if step == 0 and hasattr(self.objective, "before_epoch"):
+                    self.objective.before_epoch(self._features)
+                while step < self.steps:
+                    self._step(epoch, step)
+                    step += 1
+                    if epoch == 0 and step == min(TIMING_STEPS, max(1, self.steps // 2)):
+                        self._fit_budget(0, step)
+                    stop = self._stops(interrupted, step)
+                    if stop or time.monotonic() - self.saved > SAVE_EVERY:
+                        self._save(epoch, step)
+                        if stop:
+                            raise KeyboardInterrupt
+                self._end_epoch(epoch)
+                epoch, step = epoch + 1, 0
+                self._fit_budget(epoch, 0)
+                self._save(epoch, 0)
+                self._check()
+        self.objective.eval()
+        return TrainResult(epoch, self._elapsed(), self.ledger.history)
+
+    def _stops(self, interrupted: threading.Event, step: int) -> bool:
+        """Whether all ranks stop after this step; several ask each other now and then: it means waiting."""
+        if ranks.count() > 1 and step % ASK_EVERY and step < self.steps:
+            return False
+        return least(-float(interrupted.is_set()), self.device) < 0
+
+    def _step(self, epoch: int, step: int) -> None:
+        order = self._order(epoch)[step * self.batch : (step + 1) * self.batch]
+        stream = checkpoint.stream(self.config.seed, epoch, step)
+        partners = getattr(self.objective, "partners", lambda ids, _: ids)(order, stream)
+        torch.manual_seed(torch.randint(2**62, (), generator=stream).item())
+        share = self.batch // ranks.count()
+        here = slice(ranks.index() * share, (ranks.index() + 1) * share)
+        views = tuple(
+            apply(self._take(ids[here]), draw(self.config.views, self.batch, stream)[here], self.size)
+            for ids in (order, partners)
+        )
+        rate = learning_rate(self.config, epoch * self.steps + step, self.steps, self.epochs)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.objective.train()
+        loss: Loss = self.module(Batch(views, order[here].to(self.device)))
+        self.fabric.backward(loss.total)
+        self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
+        if hasattr(self.objective, "after_step"):
+            self.objective.after_step()
+        self.ledger.add(loss, epoch, step)
+        if self.progress:
+            done = (epoch * self.steps + step + 1) * self.batch
+            self.progress("learn", done, self.epochs * self.steps * self.batch)
+
+    def _end_epoch(self, epoch: int) -> None:
+        rows = np.linspace(0, len(self.pixels) - 1, min(SAMPLE, len(self.pixels))).astype(np.int64)
+        sample = self._embed(self.objective.head, self.pixels[rows])
+        rate = learning_rate(self.config, (epoch + 1) * self.steps - 1, self.steps, self.epochs)
+        self.ledger.close(epoch, self.steps, self._elapsed(), rate, sample)
+
+    def _check(self) -> None:
+        name = type(self.objective).__module__.split(".")[-1]
+        health.check(self.ledger.history, self.config.patience, name)
+
+    def _fit_budget(self, epoch: int, step: int) -> None:
+        """With a budget: as many whole epochs as fit, from the pace so far."""
+        if self.config.budget is None:
+            return
+        done = epoch + step / self.steps
+        pace = self._elapsed() / done
+        left = max(0.0, self.config.budget - self._elapsed())
+        fits = int(least(left / max(pace, 1e-9) + done, self.device))
+        if fits < 1:
+            raise ConfigError(
+                f"one epoch takes about {pace:.0f} s here, the budget is {self.config.budget:.0f} s",
+                "give more --budget, fewer images or a smaller encoder",
+            )
+        self.epochs = max(epoch, fits)
+
+    def _resume(self) -> tuple[int, int]:
+        if not self.path.exists():
+            return 0, 0
+        meta = checkpoint.load(self.path, self.objective, self.optimiser)
+        if meta["identity"] != self._identity():
+            raise ConfigError(
+                f"{self.path} is of a training with other settings",
+                "repeat them, or delete it to start again",
+            )
+        self.ledger.restore(meta)
+        self.before = meta["seconds"]
+        self.epochs = meta["epochs"] if self.config.budget is not None else self.config.epochs
+        if ranks.index() == 0:  # a kill may have fallen between the checkpoint and its metrics
+            self.ledger.write(self.folder / "metrics.jsonl")
+        if meta["step"] == 0:
+            self._check()
+        return meta["epoch"], meta["step"]
+
+    def _save(self, epoch: int, step: int) -> None:
+        self.saved = time.monotonic()
+        if ranks.index() != 0:
+            return
+        position = {"epoch": epoch, "step": step, "epochs": self.epochs, "seconds": self._elapsed()}
+        meta = {"identity": self._identity(), **position, **self.ledger.state()}
+        checkpoint.save(self.path, self.objective, self.optimiser, meta)
+        self.ledger.write(self.folder / "metrics.jsonl")
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be continued, as JSON."""
+        objective = getattr(self.objective, "config", None)
+        described = None
+        if dataclasses.is_dataclass(objective) and not isinstance(objective, type):
+            described = dataclasses.asdict(objective)
+        facts = {
+            "objective": [type(self.objective).__module__, described],
+            "images": len(self.pixels),
+            "size": self.size,
+            "steps": [self.steps, self.batch],
+        }
+        identity: dict[str, Any] = json.loads(json.dumps(self.config.identity() | facts))
+        return identity
+
+    def _elapsed(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def _order(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self.pixels), generator=checkpoint.stream(self.config.seed, epoch))
+
+    def _take(self, ids: Tensor) -> Tensor:
+        if self.store is not None:
+            return self.store[ids.to(self.device)]
+        return pixels_to_tensor(self.pixels, ids.numpy(), self.device)
+
+    def _features(self) -> Tensor:
+        return torch.from_numpy(self._embed(None, self.pixels, self.progress)).to(self.device)
+
+    def _embed(self, head: Any, pixels: Array, progress: Progress | None = None) -> Array:
+        return embed(
+            self.objective.encoder,
+            head,
+            pixels,
+            self.size,
+            device=str(self.device),
+            precision=self.config.precision,
+            crop=self.config.views.crop,
+            progress=progress,
+            stage="neighbours",
+        )
