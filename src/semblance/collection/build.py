@@ -1,0 +1,322 @@
+"""From images to a collection: scan, decode, train, embed, report, each stage resumable.
+
+Everything is made in a hidden folder beside the target and put in place when it is whole. Killed at any
+moment, the same command goes on: decoded images are in the store's journal, the training in its
+checkpoint. An existing collection is updated: what is new or changed is decoded and embedded with the
+model it has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semblance.collection import disk, plan, together
+from semblance.collection.learn import embed_rows, follow, learn_model, views_preset
+from semblance.collection.log import Log, now
+from semblance.collection.model import Model, plain, versions
+from semblance.collection.plan import Plan, Survey
+from semblance.collection.settings import Options, Settings, conflicts, resolve
+from semblance.collection.store import FORMAT, PARTS, Collection, is_collection, source_record
+from semblance.collection.update import changes, count, describe, update
+from semblance.contracts import Progress
+from semblance.errors import CollectionError, InputError
+from semblance.images.sources import Source, scan
+from semblance.images.store import build_store, open_store
+
+__all__ = ["learn", "run", "target_of"]
+
+KEPT = ("labels.sqlite", "labels.sqlite-wal", "labels.sqlite-shm")
+"""What a person said: carried over into whatever replaces a collection."""
+
+
+@dataclass
+class _Job:
+    """One build: where from, where to, how, and who is told."""
+
+    source: Source
+    origin: dict[str, Any]
+    target: Path
+    options: Options
+    progress: Progress | None
+    on_plan: Callable[[Plan], None] | None
+    report: Callable[[Collection], object] | None
+    planned: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return disk.building_folder(self.target)
+
+    @contextmanager
+    def stage(self, name: str) -> Any:
+        """Count the seconds of a stage; what an earlier, killed run spent on it is in `building.json`."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+
+def run(
+    source: Any,
+    out: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    report: Callable[[Collection], object] | None = None,
+    **options: Any,
+) -> Collection:
+    """The collection made from `source`: planned, decoded, learned, embedded and, with `report`, shown.
+
+    `source`: a folder, glob, manifest, list of files or uint8 array `(n, h, w, c)`. `out`: the collection's
+    folder, by default `<name of the source>.smb` here. `options`: see `Options`. `on_plan` is given the bill
+    before anything is made; `report` is called with the finished collection before it is put in place.
+
+    A collection that is already there is updated (nothing is retrained) or left as it is. Raises
+    `CollectionError` where it was made with other options and `overwrite` is not given, where another process
+    is building it, or where the disk is too small; `InputError` for images, `ConfigError` for options,
+    `TrainingCollapsed`.
+    """
+    return _build(source, out, Options.read(options), progress, on_plan, report, planned=True)
+
+
+def learn(
+    source: Any, out: str | Path | None = None, *, progress: Progress | None = None, **options: Any
+) -> Collection:
+    """The same without the bill's calibration and without the report."""
+    return _build(source, out, Options.read(options), progress, None, None, planned=False)
+
+
+def target_of(source: Any, out: str | Path | None) -> Path:
+    """Where the collection goes: `out`, or `<name>.smb` in the current folder.
+
+    >>> target_of("some/photos/", None).name, target_of("cats.csv", None).name
+    ('photos.smb', 'cats.smb')
+    """
+    if out is not None:
+        return Path(out).expanduser().absolute()
+    if isinstance(source, (str, Path)):
+        whole = Path(source).expanduser().absolute()
+        plain_parts = itertools.takewhile(lambda part: not set(part) & set("*?["), whole.parts)
+        place = whole if whole.exists() else Path(*plain_parts)
+        return Path(f"{(place.stem if place.is_file() else place.name) or 'images'}.smb").absolute()
+    return Path("images.smb").absolute()
+
+
+def _build(
+    source: Any,
+    out: str | Path | None,
+    options: Options,
+    progress: Progress | None,
+    on_plan: Callable[[Plan], None] | None,
+    report: Callable[[Collection], object] | None,
+    planned: bool,
+) -> Collection:
+    if together.follows():
+        done = Collection.open(follow()["target"])
+        done.outcome = "followed"
+        return done
+    target = target_of(source, out)
+    with disk.explain_disk_errors(f"building {target.name}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with disk.hold_lock(target):
+            disk.recover(target, is_collection)
+            _check_target(target)
+            found = scan(source, options.where)
+            name = Path(source).name if isinstance(source, (str, Path)) else None
+            origin = {**source_record(found.root, found.kind, target), "name": name}
+            job = _Job(found, origin, target, options, progress, on_plan, report, planned)
+            done = _refresh(job) if is_collection(target) and not options.overwrite else _make(job)
+            together.tell({"target": target})
+            together.finish()
+            return done
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not is_collection(target) and (not target.is_dir() or any(target.iterdir())):
+        raise CollectionError(f"{target} is there and is not a collection", "choose another place with --out")
+
+
+def _refresh(job: _Job) -> Collection:
+    """Bring an existing collection up to date with its images, with the model it has."""
+    _clean(job.target)
+    old = Collection.open(job.target)
+    record, was = old.info["config"], old.info["source"]
+    differing = conflicts(job.options, record)
+    same_place = job.origin["root"] in (was["root"], str(old.source)) and job.origin["kind"] == was["kind"]
+    if not same_place or (was["kind"] != "folder" and job.origin["name"] != was.get("name")):
+        differing.insert(0, f"it was made from {was['root'] or was['kind']}")
+    if differing:
+        raise CollectionError(
+            f"{job.target.name} was made with other settings: {'; '.join(differing)}",
+            "--overwrite replaces it, --out puts the new one elsewhere",
+        )
+    difference = changes(old, job.source)
+    if difference.nothing:
+        if job.report is not None and not (job.target / "report.html").is_file():
+            job.report(old)
+        old.outcome = "up to date"
+        return old
+    _begin(job, {"update": old.info["model"], "of": old.info["created"]})
+    log = Log(job.folder / "log.jsonl", job.target / "log.jsonl")
+    log.write(
+        "update", new=len(difference.added), changed=len(difference.changed), removed=len(difference.removed)
+    )
+    info = update(old, job.source, job.folder, job.options, job.progress)
+    if info is None:
+        shutil.rmtree(job.folder)
+        old.outcome = "up to date"
+        return old
+    log.write("updated", images=info["counts"]["images"])
+    return _finish(job, {**info, "source": job.origin}, describe(difference))
+
+
+def _make(job: _Job) -> Collection:
+    """A new collection, or the rest of one whose build was cut off."""
+    survey = plan.survey(job.source, job.options.threads)
+    settings = resolve(job.options, len(job.source.items), survey.side)
+    request = {"settings": settings.record(), "version": versions()["semblance"]}
+    resumed = _begin(job, request)
+    log = Log(job.folder / "log.jsonl")
+    log.write("resume" if resumed else "start", files=len(job.source.items), request=request)
+    bill = _plan(job, survey, settings)
+    with job.stage("decode"):
+        previous = job.target if is_collection(job.target) else None
+        table = build_store(
+            job.source,
+            job.folder,
+            settings.size,
+            settings.fit,
+            job.options.threads,
+            job.progress,
+            previous,
+        )
+    pixels = open_store(job.folder / "pixels.npy")
+    log.write("decoded", readable=len(pixels), unreadable=len(table) - len(pixels))
+    _check_images(pixels, table)
+    _save_progress(job, request, bill)
+    with job.stage("train"):
+        model = learn_model(settings, pixels, table, job.folder, job.progress)
+    log.write("learned", model=model.identity, epochs=model.facts["training"]["epochs"])
+    _save_progress(job, request, bill)
+    with job.stage("embed"):
+        rows = embed_rows(model, pixels, job.folder, job.options.device, job.progress)
+    log.write("embedded", rows=len(rows))
+    info = _describe(job, settings, table, model, bill, views_preset(settings, pixels))
+    del pixels, rows
+    return _finish(job, info, "resumed" if resumed else "built")
+
+
+def _begin(job: _Job, request: dict[str, Any]) -> bool:
+    """Make or keep the building folder; True where it is of the same request and goes on."""
+    record = job.folder / "building.json"
+    if record.is_file():
+        try:
+            found = disk.read_json(record)
+        except CollectionError:
+            found = {}
+        if found.get("request") == plain(request):
+            job.seconds = {name: float(value) for name, value in found.get("seconds", {}).items()}
+            return True
+    shutil.rmtree(job.folder, ignore_errors=True)
+    job.folder.mkdir()
+    disk.write_json(record, {"request": plain(request), "seconds": {}})
+    return False
+
+
+def _save_progress(job: _Job, request: dict[str, Any], bill: dict[str, Any] | None) -> None:
+    seconds = {name: round(value, 3) for name, value in job.seconds.items()}
+    disk.write_json(
+        job.folder / "building.json", {"request": plain(request), "seconds": seconds, "bill": bill}
+    )
+
+
+def _plan(job: _Job, survey: Survey, settings: Settings) -> dict[str, Any] | None:
+    """The bill, computed once for a build and kept over its restarts; the disk is checked either way."""
+    plan.check_disk(job.target, settings, len(job.source.items))
+    if not job.planned:
+        return None
+    before = disk.read_json(job.folder / "building.json").get("bill")
+    if before:
+        return dict(before)
+    bill = plan.make_bill(job.source, job.target, settings, survey, job.options.threads, job.progress)
+    if job.on_plan is not None:
+        job.on_plan(bill)
+    return bill.record()
+
+
+def _check_images(pixels: Any, table: Any) -> None:
+    if len(pixels) < 2:
+        raise InputError("there is 1 readable image", "at least 2 are needed to learn what sets images apart")
+    if len({value for value in table.column("hash").to_pylist() if value is not None}) < 2:
+        raise InputError(
+            f"all {len(pixels)} images are the same file", "at least 2 different ones are needed"
+        )
+    first = pixels[0]
+    if not first.std() and all((pixels[i] == first).all() for i in range(len(pixels))):
+        raise InputError(
+            f"all {len(pixels)} images show one flat colour", "there is nothing in them to learn"
+        )
+
+
+def _describe(
+    job: _Job, settings: Settings, table: Any, model: Model, bill: dict[str, Any] | None, views: Any
+) -> dict[str, Any]:
+    config = settings.record()
+    config["views"] = {**config["views"], "chosen": views[0], "values": plain(views[1])}
+    return {
+        "format": FORMAT,
+        "name": job.target.stem,
+        "model": model.identity,
+        "source": job.origin,
+        "counts": count(table),
+        "config": config,
+        "bill": bill,
+        "actual": None,
+        "evaluation": None,
+        "created": now(),
+        "version": versions()["semblance"],
+    }
+
+
+def _finish(job: _Job, info: dict[str, Any], outcome: str) -> Collection:
+    """Write `collection.json` and the report, carry over what a person said, and swap it in."""
+    folder = job.folder
+    info = {**info, "parts": {name: disk.file_hash(folder / name) for name in PARTS}}
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # the model is saved
+    if job.report is not None:
+        with job.stage("report"):
+            job.report(Collection(folder, {**info, "actual": info["actual"] or _actual(job, folder)}))
+    if info["actual"] is None:
+        info["actual"] = _actual(job, folder)
+    for name in _carried(job.target):
+        disk.share(job.target / name, folder / name)
+    disk.write_json(folder / "collection.json", info)
+    disk.put_in_place(job.target)
+    _clean(job.target)
+    done = Collection.open(job.target)
+    done.outcome = outcome
+    return done
+
+
+def _actual(job: _Job, folder: Path) -> dict[str, Any]:
+    seconds = {name: round(value, 3) for name, value in job.seconds.items()}
+    seconds["total"] = round(sum(job.seconds.values()), 3)
+    return {"seconds": seconds, "peak_memory": plan.peak_memory(), "disk": disk.size_of(folder)}
+
+
+def _clean(folder: Path) -> None:
+    """Remove what only a build needs. It comes after the swap: until then a killed build goes on from it."""
+    for name in ("building.json", "checkpoint.of"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _carried(target: Path) -> list[str]:
+    return [name for name in KEPT if (target / name).exists()]

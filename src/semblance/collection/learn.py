@@ -1,0 +1,190 @@
+"""From a pixel store to a model, and from a model to the embeddings of the store."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from semblance.collection import disk, together
+from semblance.collection.model import (
+    RANDOM,
+    Model,
+    build_encoder,
+    build_objective,
+    identity,
+    plain,
+    versions,
+    view_size,
+)
+from semblance.collection.model import load as load_model
+from semblance.collection.settings import Settings
+from semblance.contracts import Progress
+from semblance.encoders._weights import load_weights
+from semblance.errors import CollectionError
+from semblance.images.store import open_store
+from semblance.images.views_presets import Views, choose_preset
+from semblance.training.loop import TrainResult, train
+
+__all__ = ["data_hash", "embed_rows", "follow", "learn_model", "prepare", "spread_rows", "views_preset"]
+
+SAMPLE = 2048
+"""Images that pixel statistics and the choice of views look at."""
+
+
+def learn_model(
+    settings: Settings, pixels: NDArray[np.uint8], table: Any, folder: Path, progress: Progress | None
+) -> Model:
+    """The model learned on `pixels`, saved in `folder/model`.
+
+    A model or checkpoint that is there and belongs to the same images is used. Raises what `train` raises.
+    """
+    data: dict[str, Any] = {"hash": data_hash(table), "images": len(pixels)}
+    done = _finished(folder, data)
+    if done is not None:
+        return done
+    _forget_other_data(folder, data["hash"])
+    together.tell({"settings": settings, "folder": folder})
+    preset, views, trained, start, result = _train(settings, pixels, folder, progress)
+    model = Model(
+        trained.encoder, trained.head, _facts(settings, trained, preset, views, data, start, result), start
+    )
+    model.save(folder / "model")
+    return model
+
+
+def follow() -> dict[str, Any]:
+    """Train along with the first process where it trains; its last message, when the collection is done."""
+    message = together.hear()
+    if "folder" in message:
+        _train(message["settings"], open_store(message["folder"] / "pixels.npy"), message["folder"], None)
+        message = together.hear()
+    together.finish()
+    return message
+
+
+def prepare(settings: Settings, pixels: NDArray[np.uint8], views: Views) -> tuple[nn.Module, dict[str, Any]]:
+    """The objective around its encoder, ready to train, and a copy of the encoder's first weights."""
+    seed = settings.training.seed
+    encoder: Any = build_encoder(settings.encoder, settings.encoder_config, seed)
+    if settings.weights_path is not None:
+        load_weights(encoder, settings.weights_path)
+    elif hasattr(encoder, "set_statistics"):
+        sample = (
+            pixels[spread_rows(len(pixels), SAMPLE)].reshape(-1, pixels.shape[-1]).astype(np.float64) / 255
+        )
+        encoder.set_statistics(sample.mean(0).round(4).tolist(), sample.std(0).round(4).tolist())
+    start = {name: value.detach().clone() for name, value in encoder.state_dict().items()}
+    objective: Any = build_objective(settings.objective, settings.objective_config, encoder, seed)
+    if hasattr(objective, "fit_to"):
+        objective.fit_to(view_size(settings.size, views.crop))
+    return objective, start
+
+
+def embed_rows(
+    model: Model, pixels: NDArray[np.uint8], folder: Path, device: str, progress: Progress | None
+) -> NDArray[np.float32]:
+    """The embeddings `(n, d)` of the store, saved in `folder/embeddings.npy`."""
+    rows = model.embed_pixels(pixels, device=device, progress=progress)
+    disk.write_atomically(folder / "embeddings.npy", lambda file: np.save(file, rows))
+    return rows
+
+
+def views_preset(settings: Settings, pixels: NDArray[np.uint8]) -> tuple[str, Views]:
+    """The name of the views' preset and the views; "auto" looks at a sample of the images."""
+    return settings.views_for(choose_preset(pixels[spread_rows(len(pixels), 256)]))
+
+
+def spread_rows(n: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of `n` row numbers, evenly spaced."""
+    rows: NDArray[np.int64] = np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+    return rows
+
+
+def data_hash(table: Any) -> str:
+    """BLAKE2b-64 over the content hashes of the readable images in row order."""
+    digest = hashlib.blake2b(digest_size=8)
+    rows, hashes = table.column("row").to_pylist(), table.column("hash").to_pylist()
+    for _, one in sorted((row, one) for row, one in zip(rows, hashes, strict=True) if row >= 0):
+        digest.update(one.encode())
+    return digest.hexdigest()
+
+
+def _train(
+    settings: Settings, pixels: NDArray[np.uint8], folder: Path, progress: Progress | None
+) -> tuple[str, Views, Any, dict[str, Any], TrainResult]:
+    preset, views = views_preset(settings, pixels)
+    objective, start = prepare(settings, pixels, views)
+    side = view_size(settings.size, views.crop)
+    result = train(pixels, objective, settings.train_config(views), folder, side, progress)
+    return preset, views, objective, start, result
+
+
+def _facts(
+    settings: Settings,
+    trained: Any,
+    preset: str,
+    views: Views,
+    data: dict[str, Any],
+    start: Any,
+    result: TrainResult,
+) -> dict[str, Any]:
+    record = settings.record()
+    encoder = trained.encoder
+    parameters = sum(weight.numel() for weight in encoder.parameters())
+    last = (
+        {key: value for key, value in result.history[-1].items() if key != "seconds"}
+        if result.history
+        else None
+    )
+    outside = settings.objective_config.dim
+    described: dict[str, Any] = plain(
+        {
+            "encoder": {"name": settings.encoder, "config": encoder.config, "parameters": parameters},
+            "objective": record["objective"],
+            "head": {"inside": encoder.dim, "outside": outside},
+            "size": settings.size,
+            "fit": settings.fit,
+            "crop": views.crop,
+            "data": data,
+            "start": identity(start, {}),
+            "training": {
+                "epochs": result.epochs,
+                "views": preset,
+                "start": settings.weights or RANDOM,
+                "config": {**record["training"], "views": views},
+                "last": last,
+            },
+            "versions": versions(),
+        }
+    )
+    return described
+
+
+def _finished(folder: Path, data: dict[str, Any]) -> Model | None:
+    """The model that an earlier run of this build saved, where it is whole and of the same images."""
+    if not (folder / "model" / "model.json").is_file():
+        return None
+    try:
+        model = load_model(folder)
+    except CollectionError:
+        model = None
+    if model is None or model.facts["data"] != data:
+        shutil.rmtree(folder / "model")
+        return None
+    return model
+
+
+def _forget_other_data(folder: Path, data: str) -> None:
+    """Images may have changed since a build was cut off: a checkpoint of the former ones is of no use."""
+    marker = folder / "checkpoint.of"
+    if marker.is_file() and marker.read_text(encoding="utf-8") == data:
+        return
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    disk.write_atomically(marker, lambda file: file.write(data.encode()))

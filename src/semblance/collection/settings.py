@@ -1,0 +1,297 @@
+"""What was asked for (`Options`) and what that comes to for these images (`Settings`).
+
+An option left at None was not asked for: a new collection takes the default, an existing one keeps what
+it has. That is how `semblance run photos/` updates a collection that was made with other options.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semblance import plugins
+from semblance.collection import disk
+from semblance.collection.model import plain, view_size
+from semblance.encoders._sizing import choose
+from semblance.errors import ConfigError
+from semblance.images.decode import Fit
+from semblance.images.views_presets import PRESETS, Views
+from semblance.training.config import TrainConfig, choose_device
+
+__all__ = ["Options", "Settings", "choose_epochs", "conflicts", "resolve"]
+
+OWN = ("epochs", "budget", "seed", "device", "precision", "views")
+"""Fields of `TrainConfig` that are options of their own, not training options."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may ask for; None = not asked.
+
+    `objective`, `encoder`, `views`: names, with `..._options` for each; values may be strings. `setting`: a
+    published training setting of the objective (its `SETTINGS`), taken as default for everything. `weights`:
+    a safetensors file that the encoder starts from. `budget`: seconds. `batch`, `epochs`, `size` (pixels),
+    `fit` (squash or crop), `seed`. `training_options`: fields of `TrainConfig`. `where`: rows of a manifest.
+    `overwrite`: replace a collection made from other options. `device`, `precision`, `threads` do not
+    change what is made.
+    """
+
+    objective: str | None = None
+    objective_options: Mapping[str, Any] = field(default_factory=dict)
+    encoder: str | None = None
+    encoder_options: Mapping[str, Any] = field(default_factory=dict)
+    views: str | None = None
+    views_options: Mapping[str, Any] = field(default_factory=dict)
+    training_options: Mapping[str, Any] = field(default_factory=dict)
+    setting: str | None = None
+    weights: str | Path | None = None
+    epochs: int | None = None
+    budget: float | None = None
+    batch: int | None = None
+    size: int | None = None
+    fit: str | None = None
+    seed: int | None = None
+    where: Mapping[str, Any] | None = None
+    overwrite: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Options:
+        """Options from keyword arguments. Raises `ConfigError` for an unknown one, naming the nearest."""
+        known = [one.name for one in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
+                raise ConfigError(f'there is no option "{name}"', f"known: {', '.join(near)}")
+        optional = {"objective_options", "encoder_options", "views_options", "training_options"}
+        return cls(
+            **{name: {} if name in optional and value is None else value for name, value in values.items()}
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what comes out, for one set of images; `record()` is what is compared.
+
+    `views` "auto" is decided when the images are decoded. `reason` says why this encoder and size.
+    """
+
+    objective: str
+    objective_config: Any
+    encoder: str
+    encoder_config: Any
+    size: int
+    fit: Fit
+    views: str
+    views_options: Mapping[str, Any]
+    training: TrainConfig
+    weights: str | None
+    weights_path: Path | None
+    weights_hash: str | None
+    where: Mapping[str, Any] | None
+    reason: str
+    device: str = "auto"
+
+    def record(self) -> dict[str, Any]:
+        """The settings as JSON; equal records give equal collections."""
+        training = {
+            key: value for key, value in plain(self.training).items() if key not in ("device", "views")
+        }
+        record: dict[str, Any] = plain(
+            {
+                "objective": {"name": self.objective, "config": self.objective_config},
+                "encoder": {"name": self.encoder, "config": self.encoder_config, "reason": self.reason},
+                "size": self.size,
+                "fit": self.fit,
+                "views": {"name": self.views, "options": self.views_options},
+                "training": training,
+                "weights": self.weights_hash,
+                "where": self.where,
+            }
+        )
+        return record
+
+    def train_config(self, views: Views) -> TrainConfig:
+        """What the training is given."""
+        return dataclasses.replace(self.training, views=views)
+
+    def views_for(self, sample_preset: str) -> tuple[str, Views]:
+        """The preset's name and the views to draw; `sample_preset` is what "auto" becomes."""
+        name = sample_preset if self.views == "auto" else self.views
+        views: Views = read_fields("views", PRESETS[name], self.views_options)
+        if views.crop is not None:  # whole pixels: nothing is interpolated where nothing is scaled
+            views = dataclasses.replace(views, crop=view_size(self.size, views.crop) / self.size)
+        return name, views
+
+
+def resolve(options: Options, images: int, side: int) -> Settings:
+    """The settings for a collection of `images` images whose median short side is `side` pixels.
+
+    Raises `ConfigError` for an option that is unknown, of the wrong type or contradicts another.
+    """
+    objective = options.objective or "cbswr"
+    base = _setting(objective, options.setting)
+    aim = plugins.configure(
+        "objectives", objective, {**base.get("objective_options", {}), **options.objective_options}
+    )
+    device = choose_device(options.device).type
+    wanted = options.encoder if options.encoder not in (None, "auto") else base.get("encoder")
+    asked_size = options.size or base.get("size")
+    choice = None if wanted and asked_size else choose(images, side, device)
+    size = plugins.read("size", asked_size or (choice.size if choice else None), int)
+    if size < 8:
+        raise ConfigError(f"size is {size}", "at least 8 pixels")
+    fit = plugins.read("fit", options.fit or base.get("fit") or "squash", Fit)
+    views = options.views or base.get("views") or "auto"
+    if views != "auto" and views not in PRESETS:
+        near = difflib.get_close_matches(views, PRESETS, n=3, cutoff=0.5) or sorted(PRESETS)
+        raise ConfigError(f'no views are called "{views}"', f"known: auto, {', '.join(near)}")
+    read_fields("views", PRESETS["photo" if views == "auto" else views], options.views_options)
+    name, given = wanted or "resnet", {**base.get("encoder_options", {}), **options.encoder_options}
+    reason = "as asked for"
+    if not wanted and choice:
+        name, given, reason = choice.encoder, {**choice.options, **given}, choice.reason
+    weights = None if options.weights is None else Path(options.weights)
+    return Settings(
+        objective=objective,
+        objective_config=aim,
+        encoder=name,
+        encoder_config=_encoder_config(name, given, size),
+        size=size,
+        fit=fit,
+        views=views,
+        views_options=dict(options.views_options),
+        training=_training(options, {**_gentle(name, weights), **base.get("training", {})}, images),
+        weights=None if weights is None else weights.name,
+        weights_path=weights,
+        weights_hash=None if weights is None else _hash_weights(weights),
+        where=options.where,
+        reason=reason,
+        device=options.device,
+    )
+
+
+def choose_epochs(images: int) -> int:
+    """How often to see every image: 20 times, small collections more often, at most 100 times.
+
+    >>> [choose_epochs(n) for n in (60, 1_797, 10_000)]
+    [100, 20, 20]
+    """
+    return max(20, min(100, 36_000 // max(images, 1)))
+
+
+def conflicts(options: Options, record: Mapping[str, Any]) -> list[str]:
+    """What was asked for and differs from a collection's `record`, as "name: has x, asked for y"."""
+    asked = _asked(options)
+    found = []
+    for name, value in asked.items():
+        has = _look_up(record, name)
+        if has is not _ABSENT and plain(_like(has, value)) != has:
+            found.append(f"{name} is {has}, asked for {value}")
+    return found
+
+
+def read_fields(where: str, base: Any, options: Mapping[str, Any]) -> Any:
+    """The dataclass instance `base` with `options` set; strings are read as the field's type.
+
+    Raises `ConfigError` for an unknown key (naming the nearest) or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(type(base))
+    values = {}
+    for key, value in options.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=3, cutoff=0.5) or sorted(hints)
+            raise ConfigError(f'{where} has no option "{key}"', f"known: {', '.join(near)}")
+        values[key] = plugins.read(f"{where}.{key}", value, hints[key])
+    return dataclasses.replace(base, **values)
+
+
+_ABSENT = object()
+
+
+def _setting(objective: str, name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    known: dict[str, dict[str, Any]] = getattr(plugins.get("objectives", objective), "SETTINGS", {})
+    if name not in known:
+        raise ConfigError(f'{objective} has no setting "{name}"', f"known: {', '.join(known) or 'none'}")
+    return known[name]
+
+
+def _encoder_config(name: str, given: Mapping[str, Any], size: int) -> Any:
+    fields = {one.name for one in dataclasses.fields(plugins.get("encoders", name).Config)}
+    # An encoder that is shaped by its input is told the size; one that has a size of its own keeps it.
+    known = {"size": size} if "size" in fields and "size" not in given and name == "resnet" else {}
+    return plugins.configure("encoders", name, {**known, **given})
+
+
+def _gentle(encoder: str, weights: Path | None) -> dict[str, Any]:
+    """An encoder that has learned something already is not thrown about: a smaller learning rate."""
+    return {"lr": 3e-4} if encoder == "pretrained" or weights is not None else {}
+
+
+def _training(options: Options, base: Mapping[str, Any], images: int) -> TrainConfig:
+    for key in options.training_options:
+        if key in OWN:
+            raise ConfigError(f"training.{key} is an option of its own", f"give {key} instead")
+    given: dict[str, Any] = {"epochs": choose_epochs(images), **base, **options.training_options}
+    for name in ("epochs", "budget", "batch", "seed", "device", "precision"):
+        value = getattr(options, name)
+        if value is not None:
+            given[name] = value
+    config: TrainConfig = read_fields("training", TrainConfig(), given)
+    return config
+
+
+def _hash_weights(path: Path) -> str:
+    if not path.is_file():
+        raise ConfigError(f"the weights {path} do not exist", "give a safetensors file")
+    return disk.file_hash(path)
+
+
+def _asked(options: Options) -> dict[str, Any]:
+    """Dotted places in a record -> what was asked for there."""
+    asked: dict[str, Any] = {
+        "objective.name": options.objective,
+        "encoder.name": None if options.encoder == "auto" else options.encoder,
+        "views.name": None if options.views == "auto" else options.views,
+        "size": options.size,
+        "fit": options.fit,
+        "where": options.where,
+        "weights": None if options.weights is None else _hash_weights(Path(options.weights)),
+        **{f"training.{name}": getattr(options, name) for name in ("epochs", "budget", "batch", "seed")},
+        **{f"objective.config.{key}": value for key, value in options.objective_options.items()},
+        **{f"encoder.config.{key}": value for key, value in options.encoder_options.items()},
+        **{f"views.options.{key}": value for key, value in options.views_options.items()},
+        **{f"training.{key}": value for key, value in options.training_options.items()},
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _look_up(record: Mapping[str, Any], name: str) -> Any:
+    value: Any = record
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None if name.startswith("views.options") else _ABSENT
+        value = value[part]
+    return value
+
+
+def _like(has: Any, value: Any) -> Any:
+    """`value` (perhaps text) read as the kind of what is there."""
+    if isinstance(has, list):
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        return [_like(has[0], part) for part in parts] if has else parts
+    if isinstance(has, (bool, int, float, str)):
+        try:
+            return plugins.read("option", value, type(has))
+        except ConfigError:
+            return value
+    return value
