@@ -1,0 +1,277 @@
+"""How fast? Images per second of the whole training step, beside a plain port of the released code.
+
+    python benchmarks/speed.py --data .data            # prints and writes docs/results/speed.md
+
+Same encoder, same weights, same batch, same machine, in one run: one round of ours, one of the port, one of
+the encoder alone, over and over; the ratio is taken round by round. Images per second counts source
+images (each seen twice). The step includes views, losses, decoder and optimiser, and, for the port, its
+DataLoader with two workers. Then: embedding a folder of files against the encoder's own inference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+
+from semblance import plugins
+from semblance.images.sources import scan
+from semblance.images.store import build_store, open_store
+from semblance.images.views import Views, centre
+from semblance.objectives._decoder import doublings
+from semblance.training.config import TrainConfig
+from semblance.training.loop import train
+from speed_port import Port, batches
+
+SETTINGS: dict[str, tuple[str, dict[str, Any], int, int, int, int]] = {
+    # name: encoder, options, stored side, side of the views, batch, steps a round
+    "32 px, ResNet-10 width 32": ("resnet", {"depth": 10, "width": 32, "size": 32}, 36, 32, 64, 6),
+    "96 px, ResNet-18 width 16": ("resnet", {"depth": 18, "width": 16, "size": 96}, 110, 96, 64, 4),
+    "224 px, ResNet-18 width 16": ("resnet", {"depth": 18, "width": 16, "size": 224}, 256, 224, 64, 2),
+    "224 px, GoogLeNet": ("googlenet", {}, 256, 224, 16, 1),
+}
+
+
+class StopError(Exception):
+    """Ends a training from its progress callback: the steps taken are enough."""
+
+
+class Ours:
+    """Our training loop, advanced a few steps at a time from its own progress callback."""
+
+    def __init__(self, pixels: Any, encoder: Any, side: int, batch: int, views: Views, variant: str) -> None:
+        config = plugins.configure(
+            "objectives", "cbswr", {"variant": variant, "clusters": 32, "partner": 0.0}
+        )
+        self.objective = plugins.get("objectives", "cbswr").Objective(config, encoder)
+        self.config = TrainConfig(
+            epochs=10_000, batch=batch, optimiser="sgd", lr=1e-3, momentum=0.0, views=views, patience=0
+        )
+        self.pixels, self.side = pixels, side
+
+    def seconds(self, steps: int) -> float:
+        """Seconds of `steps` steps, without the first two of the call."""
+        times: list[float] = []
+
+        def watch(stage: str, done: int, total: int) -> None:
+            times.append(time.perf_counter())
+            if len(times) == steps + 2:
+                raise StopError
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                train(self.pixels, self.objective, self.config, Path(folder), self.side, watch)
+            except StopError:
+                return times[-1] - times[1]
+        raise RuntimeError("the epoch was shorter than the measurement")
+
+
+def alone(encoder: Any, x: torch.Tensor) -> float:
+    """Seconds of the encoder's own forward and backward on one batch of two views."""
+    encoder.train()
+    begin = time.perf_counter()
+    encoder.maps(x).mean().backward()
+    return time.perf_counter() - begin
+
+
+def measure(name: str, source: Any, rounds: int) -> dict[str, list[float]]:
+    """Per round: images/s of ours, of the port, and the share of our step outside the encoder."""
+    kind, options, stored, side, batch, steps = SETTINGS[name]
+    torch.manual_seed(0)
+    module = plugins.get("encoders", kind)
+    encoder = module.build(plugins.configure("encoders", kind, options))
+    pixels = source(stored)
+    views = Views(
+        crop=side / stored, flip=0.75, brightness=0, contrast=0, saturation=0, hue=0, jitter=0, grey=0
+    )
+    port = Port(copy.deepcopy(encoder), 32, doublings(encoder))
+    loader: Iterator[Any] = batches(pixels, side, batch, 2)
+    ours = Ours(pixels, copy.deepcopy(encoder), side, batch, views, "released")
+    fixed = Ours(pixels, copy.deepcopy(encoder), side, batch, views, "fixed")
+    bare = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
+    x = torch.rand(2 * batch, 3, side, side).to(memory_format=torch.channels_last)
+    port.step(*next(loader))
+    alone(bare, x)
+    found: dict[str, list[float]] = {"ours": [], "fixed": [], "port": [], "ratio": [], "outside": []}
+    for _ in range(rounds):
+        ours_s = ours.seconds(steps) / steps
+        begin = time.perf_counter()
+        for _ in range(steps):
+            port.step(*next(loader))
+        port_s = (time.perf_counter() - begin) / steps
+        encoder_s = statistics.median(alone(bare, x) for _ in range(max(2, steps)))
+        fixed_s = fixed.seconds(steps) / steps
+        found["ours"].append(batch / ours_s)
+        found["fixed"].append(batch / fixed_s)
+        found["port"].append(batch / port_s)
+        found["ratio"].append(port_s / ours_s)
+        found["outside"].append(100 * (1 - encoder_s / fixed_s))
+    return found
+
+
+def embedding(data: Path, rounds: int) -> dict[str, list[float]]:
+    """Images/s of embedding a folder of files (decoding included) and a pixel store, and inference alone."""
+    from semblance.collection.model import Model, build_encoder, build_objective  # after torch is set up
+
+    folder = data / "clothing-small" / "test"
+    options = {"depth": 18, "width": 32, "size": 96}
+    encoder: Any = build_encoder("resnet", plugins.configure("encoders", "resnet", options), 0)
+    learner: Any = build_objective("sme", plugins.configure("objectives", "sme", {}), encoder, 0)
+    model = Model(
+        encoder, learner.head, {"size": 96, "fit": "squash", "crop": None, "head": {"outside": 128}}, None
+    )
+    encoder.eval().to(memory_format=torch.channels_last)
+    with tempfile.TemporaryDirectory() as place:
+        build_store(scan(folder), Path(place), 96)
+        pixels = np.array(open_store(Path(place) / "pixels.npy"))
+    x = centre(torch.from_numpy(pixels), 96)
+    found: dict[str, list[float]] = {
+        "inference": [],
+        "folder": [],
+        "store": [],
+        "folder ratio": [],
+        "store ratio": [],
+    }
+    for _ in range(rounds):
+        rate = len(x) / timed(lambda: [infer(encoder, part) for part in x.split(256)])
+        files = len(x) / timed(lambda: model.embed(str(folder)))
+        store = len(x) / timed(lambda: model.embed_pixels(pixels))
+        found["inference"].append(rate)
+        found["folder"].append(files)
+        found["store"].append(store)
+        found["folder ratio"].append(files / rate)
+        found["store ratio"].append(store / rate)
+    return found
+
+
+@torch.inference_mode()
+def infer(encoder: Any, x: torch.Tensor) -> torch.Tensor:
+    """The encoder alone."""
+    features: torch.Tensor = encoder(x)
+    return features
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    """median (min to max)"""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def agreement() -> float:
+    """Largest relative difference of the port's loss and ours (`released`) on equal weights and batches."""
+    torch.manual_seed(3)
+    module = plugins.get("encoders", "resnet")
+    encoder = module.build(module.Config(depth=10, width=8, size=32)).double()
+    from semblance.contracts import Batch
+
+    config = plugins.configure("objectives", "cbswr", {"variant": "released", "clusters": 8, "dropout": 0.0})
+    ours = plugins.get("objectives", "cbswr").Objective(config, encoder).double()
+    port = Port(copy.deepcopy(encoder), 8, doublings(encoder)).double()
+    port.embedding.load_state_dict(ours.head.linear.state_dict())
+    port.logits.load_state_dict(ours.cluster.linear.state_dict())
+    port.drop.p = 0.0
+    convolutions = [layer for layer in port.decoder if isinstance(layer, torch.nn.Conv2d)]
+    for layer, twin in zip(convolutions, [*ours.decoder.convolutions, ours.decoder.last], strict=True):
+        layer.load_state_dict(twin.state_dict())
+    first, second = torch.rand(2, 16, 3, 32, 32, dtype=torch.float64)
+    mine = ours(Batch((first, second), torch.arange(16)))
+    # The port redraws the images it was fed, ours the mean-subtracted ones: compare without that term.
+    theirs = port.loss(first, second) - 0.001 * torch.nn.functional.mse_loss(
+        port.decoder(_rows(port, first, second)), torch.cat([first, second])
+    )
+    rest = mine.terms["metric"] + mine.terms["rim"]
+    return float(((theirs - rest).abs() / rest.abs()).detach())
+
+
+def _rows(port: Port, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    maps = port.encoder.maps(torch.cat([first, second]))
+    f = torch.nn.functional.normalize(port.embedding(maps.mean((2, 3))))
+    q = port.logits(port.norm(f))[: len(first)].argmax(1).repeat(2)
+    return torch.stack([maps[q == k].mean(0) for k in q])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path(".data"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/speed.md"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
+    wanted = parser.parse_args()
+    stores: dict[int, Any] = {}
+
+    def source(side: int) -> Any:
+        if side not in stores:
+            with tempfile.TemporaryDirectory() as place:
+                build_store(scan(wanted.data / "clothing-small" / "test"), Path(place), side)
+                stores[side] = np.array(open_store(Path(place) / "pixels.npy"))
+        return np.tile(stores[side], (4, 1, 1, 1)) if len(stores[side]) < 1000 else stores[side]
+
+    lines = [
+        "# How fast?",
+        "",
+        f"Made by `benchmarks/speed.py` on {machine()}, {wanted.rounds} rounds; median (min to max).",
+        "",
+    ]
+    lines += [
+        f"The port's loss and ours agree to {agreement():.0e} (relative, metric and RIM terms, float64).",
+        "",
+    ]
+    heads = ["setting", "batch", "ours `released`, images/s", "ours `fixed`, images/s", "port, images/s"]
+    heads += ["ours `released` / port", "outside the encoder, % of a `fixed` step"]
+    lines += [f"| {' | '.join(heads)} |"]
+    lines += ["| --- " * 7 + "|"]
+    for name in wanted.settings:
+        found = measure(name, source, wanted.rounds if "GoogLeNet" not in name else min(3, wanted.rounds))
+        cells = [spread(found[k]) for k in ("ours", "fixed", "port")] + [
+            spread(found["ratio"], 2),
+            spread(found["outside"]),
+        ]
+        lines += [f"| {name} | {SETTINGS[name][4]} | {' | '.join(cells)} |"]
+        print(lines[-1], flush=True)
+    found = embedding(wanted.data, wanted.rounds)
+    lines += [
+        "",
+        "Embedding clothing-small's test files, ResNet-18 width 32 at 96 px:",
+        "",
+        "| | images/s | of inference |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| the encoder's inference alone | {spread(found['inference'])} | 1 |"]
+    for name, what in (("folder", "a folder of files, decoding included"), ("store", "a pixel store")):
+        lines += [f"| {what} | {spread(found[name])} | {spread(found[f'{name} ratio'], 2)} |"]
+    wanted.out.parent.mkdir(parents=True, exist_ok=True)
+    wanted.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def machine() -> str:
+    """Processor, threads and library."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor()
+    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()
