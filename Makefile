@@ -5,7 +5,7 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
-GROUND := pyproject.toml constraints.txt
+GROUND := pyproject.toml setup.py constraints.txt $(wildcard src/semblance/index/native/*)
 
 .PHONY: help setup demo test lint format docs clean
 
