@@ -14,19 +14,36 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Batch", "Encoder", "Loss", "Matches", "Objective", "Progress"]
+__all__ = ["PAIR", "Batch", "Encoder", "Loss", "Matches", "Objective", "Progress", "View"]
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`: called often, must return quickly. `total` may grow."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How one view of a batch differs from a whole one.
+
+    `size`: its side, as a share of the side that the run trains at. `area`: what its crop keeps of the
+    image, as a share of what the run's `views` would keep. A local view is `View(size=0.5, area=0.25)`.
+    """
+
+    size: float = 1.0
+    area: float = 1.0
+
+
+PAIR = (View(), View())
+"""The views that an objective gets which does not say: two whole ones."""
 
 
 @dataclass  # not frozen: Fabric's mixed precision rebuilds what it is handed
 class Batch:
     """One training step's images.
 
-    `views`: each `(m, c, h, w)` float32 in [0, 1]; row i of every view comes from the same source
-    image or, where the objective names partners, from its partner. `ids`: `(m,)` int64, rows of the
-    pixel store. With several ranks each rank holds its contiguous slice of the global batch.
+    `views`: as the objective's `views` declares them, each `(m, c, h, w)` float32 in [0, 1]; row i of
+    every view comes from the same source image or, where the objective names partners, of every second
+    view from its partner. `ids`: `(m,)` int64, rows of the pixel store. With several ranks each rank
+    holds its contiguous slice of the global batch.
     """
 
     views: tuple[Tensor, ...]
@@ -68,10 +85,11 @@ class Objective(Protocol):
     """What training minimises: an `nn.Module` that owns its heads and holds its encoder.
 
     `encoder` and `head` (features `(n, dim)` -> unit embeddings `(n, d)`) make the model that is
-    kept. Optional methods, called where they exist:
+    kept. Optional, used where they exist:
 
+    `views`: a tuple of `View`, what a batch holds in this order; absent = `PAIR`.
     `before_epoch(embed)`: once an epoch; `embed()` gives the `(n, dim)` features of the whole store.
-    `partners(ids, generator)`: `(m,)` ids -> `(m,)` ids whose images make the second view.
+    `partners(ids, generator)`: `(m,)` ids -> `(m,)` ids whose images make every second view.
     `after_step()`: after every optimiser step (momentum teachers, queues).
     `parameter_groups()`: `[{"params": [...], "weight_decay": ...}]`; absent = one group.
     """

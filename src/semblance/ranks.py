@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm2d", "count", "gather", "index", "total"]
+__all__ = ["BatchNorm1d", "BatchNorm2d", "count", "gather", "index", "total"]
 
 
 def count() -> int:
@@ -70,7 +70,7 @@ def total(x: Tensor) -> Tensor:
     return summed
 
 
-def _normalise(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def _normalise(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     axes = [axis for axis in range(x.dim()) if axis != 1]
     shape = [-1 if axis == 1 else 1 for axis in range(x.dim())]
     wide = x.float()
@@ -94,4 +94,12 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """`(n, c, h, w)` -> the same shape."""
+        return _normalise(self, input) if self.training and count() > 1 else super().forward(input)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """The same for rows `(n, d)`: what a projector is built of."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`(n, d)` -> the same shape."""
         return _normalise(self, input) if self.training and count() > 1 else super().forward(input)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from semblance.contracts import Batch, Loss, View
 from semblance.errors import CollectionError, ConfigError, TrainingCollapsed
+from semblance.images.views import PRESETS
 from semblance.training import loop
 from semblance.training.config import TrainConfig
 from semblance.training.loop import train
@@ -342,3 +344,36 @@ def test_a_read_only_store_will_do(store: Make, objective: Make, config: Make, t
 def test_bf16(store: Make, objective: Make, config: Make, tmp_path: Path) -> None:
     done = train(store(), objective("cbswr"), config(precision="bf16"), tmp_path, 8)
     assert all(math.isfinite(record["loss"]) for record in done.history)
+
+
+@pytest.mark.parametrize("views", [None, (View(), View(), View(0.5, 0.25), View(0.5), View(0.1))])
+def test_an_objective_says_which_views_it_wants(
+    views: tuple[View, ...] | None, store: Make, objective: Make, config: Make, tmp_path: Path
+) -> None:
+    """Sides and areas as declared; every second view shows the partner; the first two as without a word."""
+    learner, seen = objective(), []
+    learner.partners = lambda ids, _: (ids + 1) % 8
+    own = learner.forward
+
+    def forward(batch: Batch) -> Loss:
+        seen.append(batch)
+        return own(Batch(batch.views[:2], batch.ids))
+
+    learner.forward = forward
+    if views:
+        learner.views = views
+    pixels = store(8)
+    train(pixels, learner, config(epochs=1, views=PRESETS["none"]), tmp_path, 8)
+    (batch,) = seen
+    whole = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    shown, partners = whole[batch.ids], whole[(batch.ids + 1) % 8]
+    assert torch.allclose(batch.views[0], shown)
+    assert torch.allclose(batch.views[1], partners)
+    if not views:
+        assert len(batch.views) == 2
+        return
+    assert [view.shape[-1] for view in batch.views] == [8, 8, 4, 4, 1]
+    # Each image is four squares: at half the size all are there, in a quarter of the area they cannot be.
+    assert torch.allclose(batch.views[3], partners[:, :, ::2, ::2])
+    assert not torch.allclose(batch.views[2], shown[:, :, ::2, ::2], atol=0.02)
+    assert torch.allclose(batch.views[4], shown.mean((2, 3), keepdim=True), atol=1e-5)

@@ -114,21 +114,27 @@ def test_alone_they_are_the_identity() -> None:
     assert (ranks.count(), ranks.index()) == (1, 0)
     assert ranks.gather(x) is x
     assert ranks.total(x) is x
-    layer, plain = ranks.BatchNorm2d(4), torch.nn.BatchNorm2d(4)
-    images = torch.randn(5, 4, 3, 3)
-    assert torch.equal(layer(images), plain(images))
-    assert torch.equal(layer.running_var, plain.running_var)
+    for ours, theirs, axes in (
+        (ranks.BatchNorm2d, torch.nn.BatchNorm2d, (3, 3)),
+        (ranks.BatchNorm1d, torch.nn.BatchNorm1d, ()),
+    ):
+        layer, plain = ours(4), theirs(4)
+        images = torch.randn(5, 4, *axes)
+        assert torch.equal(layer(images), plain(images))
+        assert torch.equal(layer.running_var, plain.running_var)
 
 
-def test_statistics_over_ranks_are_batch_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The layer's own arithmetic, as several ranks use it, against torch's, twice over and with gradients."""
+@pytest.mark.parametrize("axes", [(), (3, 5)], ids=["rows", "maps"])
+def test_statistics_over_ranks_are_batch_normalisation(axes: tuple[int, ...]) -> None:
+    """The layers' own arithmetic, as several ranks use it, against torch's, twice over and with gradients."""
     torch.manual_seed(0)
-    ours, theirs = ranks.BatchNorm2d(4), torch.nn.BatchNorm2d(4)
+    ours = (ranks.BatchNorm2d if axes else ranks.BatchNorm1d)(4)
+    theirs = (torch.nn.BatchNorm2d if axes else torch.nn.BatchNorm1d)(4)
     for layer in (ours, theirs):
         torch.nn.init.constant_(layer.weight, 1.5)
         torch.nn.init.constant_(layer.bias, -0.5)
     for seed in range(2):
-        images = torch.randn(6, 4, 3, 5, generator=torch.Generator().manual_seed(seed)) * 3 + 1
+        images = torch.randn(6, 4, *axes, generator=torch.Generator().manual_seed(seed)) * 3 + 1
         one, other = images.clone().requires_grad_(), images.clone().requires_grad_()
         first, second = ranks._normalise(ours, one), theirs(other)
         assert torch.allclose(first, second, atol=1e-5)

@@ -61,6 +61,17 @@ class Views:
         if self.crop is not None and not 0 < self.crop <= 1:
             raise ConfigError(f"views.crop is {self.crop}", "expected above 0 and at most 1")
 
+    def narrowed(self, area: float) -> Views:
+        """These views with every crop's area times `area`: what a local view shows.
+
+        >>> Views(scale=(0.2, 1.0)).narrowed(0.25).scale
+        (0.05, 0.25)
+        """
+        if area == 1:
+            return self
+        crop = None if self.crop is None else self.crop * math.sqrt(area)
+        return dataclasses.replace(self, scale=tuple(area * share for share in self.scale), crop=crop)
+
 
 _STILL = Views(
     scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0,

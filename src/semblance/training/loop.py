@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from semblance import ranks
-from semblance.contracts import Batch, Loss, Progress
+from semblance.contracts import PAIR, Batch, Loss, Progress
 from semblance.errors import ConfigError
 from semblance.images.views import apply, draw
 from semblance.training import checkpoint, health
@@ -87,6 +87,10 @@ class _Training:
             )
         if hasattr(objective, "check_batch"):
             objective.check_batch(self.batch)
+        self.views = [
+            (config.views.narrowed(view.area), max(1, round(view.size * size)))
+            for view in getattr(objective, "views", PAIR)
+        ]
         self.device = device_of_rank(config.device)
         self.fabric = fabric_on(self.device, choose_precision(config.precision, self.device))
         self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
@@ -137,9 +141,10 @@ class _Training:
         torch.manual_seed(torch.randint(2**62, (), generator=stream).item())
         share = self.batch // ranks.count()
         here = slice(ranks.index() * share, (ranks.index() + 1) * share)
+        sources = [self._take(ids[here]) for ids in (order, partners)]
         views = tuple(
-            apply(self._take(ids[here]), draw(self.config.views, self.batch, stream)[here], self.size)
-            for ids in (order, partners)
+            apply(sources[number % 2], draw(ranges, self.batch, stream)[here], side)
+            for number, (ranges, side) in enumerate(self.views)
         )
         rate = learning_rate(self.config, epoch * self.steps + step, self.steps, self.epochs)
         for group in self.optimiser.param_groups:
