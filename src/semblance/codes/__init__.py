@@ -18,8 +18,8 @@ Same embeddings, configuration and seed: same codes. A row's code depends on no 
 it. NaN, another dimension, embeddings that are all alike, fewer labels than rows: `InputError`; bits that the
 method cannot give: `ConfigError`; either in one line.
 
-A method subclasses `ThresholdCoder` and writes `learn` and `values`; the rest comes with it, and
-`tests/codes/test_contract.py` finds the file by itself.
+A method subclasses `ThresholdCoder` and writes `learn`, and `values` where they are not `x @ weights`. The
+rest comes with it, and `tests/codes/test_contract.py` finds the file by itself.
 """
 
 from __future__ import annotations

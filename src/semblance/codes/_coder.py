@@ -1,7 +1,8 @@
 """What every coder shares: real values, a threshold per bit, and the sign of the difference.
 
-A method subclasses `ThresholdCoder` and writes `learn` (rows -> arrays) and `values` (rows -> real values).
-It says with `level` which threshold it takes where `learn` returns none, and which `rethreshold` sets.
+A method subclasses `ThresholdCoder` and writes `learn` (rows -> arrays). The values are linear,
+`x @ arrays["weights"]`, unless it writes `values` too. It says with `level` which threshold it takes where
+`learn` returns none, and which `rethreshold` sets.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class ThresholdCoder:
 
     def values(self, x: Wide, arrays: Arrays) -> Wide:
         """The real values `(n, bits)` of rows `(n, d)`, both float64, before the threshold."""
-        raise ConfigError(f"{type(self).__module__} does not say its values", "write values(x, arrays)")
+        values: Wide = x @ arrays["weights"]
+        return values
 
     @property
     def dim_in(self) -> int | None:

@@ -2,7 +2,7 @@
 
 Charikar (STOC 2002): two vectors at the angle a differ in a bit with probability a / pi. Here the angle is
 seen from the mean of the embeddings: all of them lie in one narrow cone as seen from 0, and hyperplanes
-through 0 would seldom part them. Any number of bits; the more, the nearer Hamming distance comes to the angle.
+through 0 would seldom part them. Any number of bits; the more, the nearer Hamming distance is to the angle.
 
 When: as the row that everything learned must beat, or where nothing may depend on the data but its mean.
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semblance.codes._coder import Arrays, ThresholdCoder
-from semblance.codes._rows import Labels, Rows, Wide
+from semblance.codes._rows import Labels, Rows
 
 __all__ = ["Coder", "Config"]
 
@@ -40,9 +40,4 @@ class Coder(ThresholdCoder):
     def learn(self, x: Rows, y: Labels | None) -> Arrays:
         """The normals of the hyperplanes, `(d, bits)`, each coordinate standard normal."""
         rng = np.random.default_rng(self.config.seed)
-        return {"normals": rng.standard_normal((x.shape[1], self.config.bits))}
-
-    def values(self, x: Wide, arrays: Arrays) -> Wide:
-        """Products with the normals; the threshold is that of the mean."""
-        values: Wide = x @ arrays["normals"]
-        return values
+        return {"weights": rng.standard_normal((x.shape[1], self.config.bits))}
