@@ -34,7 +34,13 @@ def names(group: str) -> list[str]:
 
 
 def get(group: str, name: str) -> types.ModuleType:
-    """The module of one method. Raises `ConfigError` naming the nearest known ones, or a clash."""
+    """The module of one method, or what stands for one: `a+b` is the sum of two objectives.
+
+    Raises `ConfigError` naming the nearest known ones, or a clash.
+    """
+    if group == "objectives" and "+" in name:
+        combined = importlib.import_module("semblance.objectives._combined").combine(name)
+        return typing.cast(types.ModuleType, combined)
     files, points = _files(group), _entry_points(group)
     if name in files and name in points:
         raise ConfigError(f'two {group} are called "{name}": {files[name]} and {points[name].value}')
@@ -63,21 +69,39 @@ def describe(group: str) -> list[tuple[str, str]]:
 def configure(group: str, name: str, options: Mapping[str, Any] | None = None) -> Any:
     """The method's `Config` with `options` set; strings are read as the field's type.
 
-    Raises `ConfigError` for an unknown key (naming the nearest) or a value of the wrong type.
+    A field that is a `Config` itself takes `{"field.key": value}` or `{"field": {"key": value}}`. Raises
+    `ConfigError` for an unknown key (naming the nearest) or a value of the wrong type.
 
     >>> configure("objectives", "cbswr", {"clusters": "16"}).clusters
     16
+    >>> configure("objectives", "sme+cbswr", {"cbswr.clusters": "16"}).cbswr.clusters
+    16
     """
-    config_type = get(group, name).Config
-    hints = typing.get_type_hints(config_type)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(config_type)}
-    values = {}
-    for key, value in (options or {}).items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=3, cutoff=0.5) or sorted(fields)
-            raise ConfigError(f'{name} has no option "{key}"', f"known: {', '.join(near)}")
-        values[key] = read(f"{name}.{key}", value, fields[key])
-    return config_type(**values)
+    return _fill(name, get(group, name).Config, options or {})
+
+
+def _fill(where: str, kind: Any, options: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    parts = {name: inner for name, inner in fields.items() if dataclasses.is_dataclass(inner)}
+    values: dict[str, Any] = {}
+    inside: dict[str, dict[str, Any]] = {}
+    for key, value in options.items():
+        part, dot, rest = key.partition(".")
+        if part in parts and (dot or isinstance(value, Mapping)):
+            inside.setdefault(part, {}).update({rest: value} if dot else value)
+        elif key in fields and key not in parts:
+            values[key] = read(f"{where}.{key}", value, fields[key])
+        else:
+            known = [name for name in fields if name not in parts]
+            known += [
+                f"{name}.{one.name}" for name, inner in parts.items() for one in dataclasses.fields(inner)
+            ]
+            near = [name for name in known if name.endswith(f".{key}")]
+            near = near or difflib.get_close_matches(key, known, n=3, cutoff=0.5) or sorted(known)
+            raise ConfigError(f'{where} has no option "{key}"', f"known: {', '.join(near)}")
+    values |= {part: _fill(part, parts[part], given) for part, given in inside.items()}
+    return kind(**values)
 
 
 def read(where: str, value: Any, kind: Any) -> Any:

@@ -27,6 +27,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "sme with partners": ("sme", {"partner": 0.5}),
     "cbswr fixed": ("cbswr", {"variant": "fixed", "clusters": 4}),
     "cbswr released": ("cbswr", {"variant": "released", "clusters": 5}),
+    "a sum": ("sme+cbswr", {"sme.dim": 4, "cbswr.dim": 4, "cbswr.clusters": 4}),
     "cbswr through": ("cbswr", {"clusters": 4, "through": True, "negatives": "instances"}),
 }
 
@@ -36,7 +37,8 @@ def learn(name: str, folder: Path, progress: Any = None, **options: Any) -> dict
     objective_name, wanted = TRAININGS[name]
     torch.manual_seed(0)
     encoder = plugins.configure("encoders", "resnet", {"depth": 10, "width": 2, "size": 8})
-    config = plugins.configure("objectives", objective_name, {"dim": 4, **wanted})
+    small = {} if "+" in objective_name else {"dim": 4}
+    config = plugins.configure("objectives", objective_name, {**small, **wanted})
     built = plugins.get("encoders", "resnet").build(encoder)
     objective = plugins.get("objectives", objective_name).Objective(config, built)
     colours = np.random.default_rng(0).integers(0, 256, (20, 2, 2, 3), dtype=np.uint8)

@@ -14,6 +14,7 @@ __all__ = ["command"]
 EXAMPLES = """\b
 Examples:
   semblance learn photos/ --objective cbswr --objective.variant fixed --epochs 20 --out photos.smb
+  semblance learn photos/ --objective sme+cbswr --objective.cbswr.clusters 16 --objective.shares 0.7,0.3
   semblance learn photos/ --encoder resnet --encoder.width 16 --training.lr 0.0003
 """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from semblance.images.formats import PixelFormat
+
 __all__ = ["card"]
 
 
@@ -34,7 +36,7 @@ def card(facts: Mapping[str, Any]) -> str:
         "| --- | --- |",
         f"| encoder | {encoder['name']}{shown}, {encoder['parameters']:,} parameters |",
         f"| embedding | {head['outside']} numbers, length 1 |",
-        f"| input | RGB, {facts['size']} x {facts['size']} pixels, {resize} |",
+        f"| input | {PixelFormat.read(facts.get('pixels')).described}, {facts['size']} x {facts['size']} pixels, {resize} |",
         f"| objective | {objective['name']}: {_pairs(objective['config'])} |",
         f"| training | {_training(training)} |",
         f"| started from | {training['start']} |",
@@ -88,5 +90,9 @@ def _measured(training: Mapping[str, Any]) -> list[str]:
 
 
 def _pairs(config: Mapping[str, Any]) -> str:
-    shown = [f"{key} {value}" for key, value in config.items() if value is not None]
+    shown = [
+        f"{key} ({_pairs(value)})" if isinstance(value, Mapping) else f"{key} {value}"
+        for key, value in config.items()
+        if value is not None
+    ]
     return ", ".join(shown) or "defaults"
