@@ -165,9 +165,10 @@ class _Basic(nn.Module):
         self.shortcut = _shortcut(inside, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.first(x)).relu()
-        y = self.last(self.second(y)) + self.shortcut(x)
-        result: Tensor = y.relu()
+        y = self.norm(self.first(x)).relu_()
+        y = self.last(self.second(y))
+        y += self.shortcut(x)
+        result: Tensor = y.relu_()
         return result
 
 
@@ -186,17 +187,18 @@ class _Bottleneck(nn.Module):
         self.shortcut = _shortcut(inside, self.outside, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.first(x)).relu()
-        y = self.norm2(self.second(y)).relu()
-        y = self.last(self.third(y)) + self.shortcut(x)
-        result: Tensor = y.relu()
+        y = self.norm(self.first(x)).relu_()
+        y = self.norm2(self.second(y)).relu_()
+        y = self.last(self.third(y))
+        y += self.shortcut(x)
+        result: Tensor = y.relu_()
         return result
 
 
 def _stem(name: str, channels: int, width: int) -> nn.Sequential:
     kernel, stride, padding = {"32": (3, 1, 1), "64": (4, 2, 1), "128": (7, 2, 3)}[name]
     first = nn.Conv2d(channels, width, kernel, stride, padding, bias=False)
-    layers: list[nn.Module] = [first, BatchNorm2d(width), nn.ReLU()]
+    layers: list[nn.Module] = [first, BatchNorm2d(width), nn.ReLU(inplace=True)]
     if name == "128":
         layers.append(nn.MaxPool2d(3, 2, 1))
     return nn.Sequential(*layers)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from semblance.contracts import Encoder
 
-__all__ = ["Decoder", "doublings", "segment_means"]
+__all__ = ["Decoder", "doublings", "segment_means", "shrunk"]
 
 WIDTHS = (128, 64, 32, 16, 16)
 
@@ -25,13 +25,18 @@ class WeightedNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """`(r, c, h, w)` and `(r,)` -> `(r, c, h, w)`."""
-        share = (weight.to(x.dtype) / weight.sum())[:, None]
-        mean = (share * x.mean((2, 3))).sum(0)[:, None, None]
-        centred = x - mean
-        variance = (share * centred.square().mean((2, 3))).sum(0)[:, None, None]
-        scale = self.weight.to(x.dtype)[:, None, None] * torch.rsqrt(variance + 1e-5)
-        return centred * scale + self.bias.to(x.dtype)[:, None, None]
+        """`(r, c, h, w)` and `(r,)` -> `(r, c, h, w)`; statistics in float32 whatever the type of `x`."""
+        kind = torch.promote_types(x.dtype, torch.float32)
+        share = (weight.to(kind) / weight.sum())[:, None]
+        mean = (share * x.mean((2, 3), dtype=kind)).sum(0)
+        # Squared length of every map in one pass: no copy of `x` in float32.
+        length = torch.linalg.vector_norm(x, dim=(2, 3), dtype=kind)
+        power = (share * length.square()).sum(0) / x[0, 0].numel()
+        variance = (power - mean.square()).clamp(min=0)
+        scale = self.weight.to(kind) * torch.rsqrt(variance + 1e-5)
+        shift = self.bias.to(kind) - mean * scale
+        row = (-1, 1, 1)
+        return torch.addcmul(shift.to(x.dtype).view(row), x, scale.to(x.dtype).view(row))
 
 
 class Decoder(nn.Module):
@@ -51,11 +56,16 @@ class Decoder(nn.Module):
         self.last = nn.Conv2d(widths[-1], channels, 3, padding=1, bias=False)
 
     def forward(self, maps: Tensor, weight: Tensor, side: int) -> Tensor:
-        """Mean maps `(r, dim, h, w)`, `weight` `(r,)` members -> images `(r, c, side, side)` in (0, 1)."""
+        """Mean maps `(r, dim, h, w)`, `weight` `(r,)` members -> images `(r, c, side, side)` in (0, 1).
+
+        Convolutions run in the type of `maps`; statistics and the drawing are float32 (or wider).
+        """
         x = maps
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.interpolate(F.relu(norm(convolution(x), weight)), scale_factor=2, mode="nearest")
-        x = torch.sigmoid(self.last(x))
+            x = norm(F.conv2d(x, convolution.weight.to(x.dtype), padding=1), weight)
+            x = F.interpolate(x.relu_(), scale_factor=2, mode="nearest")
+        x = F.conv2d(x, self.last.weight.to(x.dtype), padding=1)
+        x = torch.sigmoid(x.to(torch.promote_types(x.dtype, torch.float32)))
         return x if x.shape[-1] == side else F.interpolate(x, size=(side, side), mode="bilinear")
 
 
@@ -64,9 +74,24 @@ def segment_means(rows: Tensor, one_hot: Tensor, counts: Tensor) -> Tensor:
 
     One matrix product: no loop over clusters, no wait for the device, the same bits at every run.
     """
-    flat = rows.reshape(len(rows), -1)
+    last = rows.dim() == 4 and rows.is_contiguous(memory_format=torch.channels_last)
+    ordered = rows.permute(0, 2, 3, 1) if last else rows  # as it lies in memory: nothing is copied
+    flat = ordered.reshape(len(rows), -1)
     means = (one_hot.to(flat.dtype).T @ flat) / counts.clamp(min=1).to(flat.dtype)[:, None]
-    return means.view(-1, *rows.shape[1:])
+    means = means.view(-1, *ordered.shape[1:])
+    return means.permute(0, 3, 1, 2) if last else means
+
+
+def shrunk(images: Tensor, side: int) -> Tensor:
+    """`(n, c, h, h)` -> `(n, c, side, side)`, each pixel the mean of what it covers."""
+    n, c, h, w = images.shape
+    if h % side or h != w:
+        return F.adaptive_avg_pool2d(images, side)
+    by = h // side
+    # Whole rows first: neighbours in memory are added to neighbours, which pooling by windows does not do.
+    rows = images.permute(0, 2, 3, 1).reshape(n, side, by, w * c)
+    whole = sum((rows[:, :, step] for step in range(1, by)), rows[:, :, 0])
+    return (whole.view(n, side, side, by, c).mean(3) / by).permute(0, 3, 1, 2)
 
 
 @torch.no_grad()

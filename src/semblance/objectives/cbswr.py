@@ -34,7 +34,7 @@ from semblance.objectives._cbswr_terms import (
     reconstruction_loss,
     rim_loss,
 )
-from semblance.objectives._decoder import Decoder, doublings, segment_means
+from semblance.objectives._decoder import Decoder, doublings, segment_means, shrunk
 from semblance.objectives._parts import Partners, UnitHead, spread, wide
 
 __all__ = [
@@ -258,9 +258,9 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         """`L = alpha L_m + beta L_rim + gamma L_rec` of one batch (A.3)."""
         images = torch.cat(batch.views)
-        maps = wide(self.encoder.maps(images))
+        maps = self.encoder.maps(images)
         with torch.autocast(maps.device.type, enabled=False):
-            return self._loss(images, maps, maps.mean((2, 3)))
+            return self._loss(images, maps, wide(maps).mean((2, 3)))
 
     def _loss(self, images: Tensor, maps: Tensor, features: Tensor) -> Loss:
         s = self.settings
@@ -318,7 +318,7 @@ class Objective(nn.Module):
         assert self.decoder is not None
         target = images if self.settings.target == "image" else _centred(images)
         if self.settings.drawing == "half":
-            target = F.adaptive_avg_pool2d(target, maps.shape[-1] << len(self.decoder.norms))
+            target = shrunk(target, maps.shape[-1] << len(self.decoder.norms))
         weights = counts
         mean_maps = ranks.total(segment_means(maps, one_hot, counts))
         mean_images = ranks.total(segment_means(target, one_hot, counts))

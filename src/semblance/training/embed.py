@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from semblance.contracts import Progress
 from semblance.images.views import centre
 from semblance.training.config import choose_device, choose_precision
+from semblance.training.machine import keep_memory
 
 __all__ = ["embed", "pixels_to_tensor"]
 
@@ -43,6 +44,7 @@ def embed(
     `head` None gives the encoder's features. `size`: side that the encoder sees, `crop`: share of the
     stored side that the centre crop keeps. The encoder goes back to its mode afterwards.
     """
+    keep_memory()
     where = choose_device(device)
     bf16 = choose_precision(precision, where) == "bf16"
     modules = [module for module in (encoder, head) if isinstance(module, nn.Module)]

@@ -26,7 +26,15 @@ from semblance.training import checkpoint, health
 from semblance.training.config import TrainConfig, choose_precision, learning_rate
 from semblance.training.embed import embed, pixels_to_tensor
 from semblance.training.ledger import Ledger
-from semblance.training.machine import ctrl_c, device_of_rank, fabric_on, least, optimiser_for, resident
+from semblance.training.machine import (
+    ctrl_c,
+    device_of_rank,
+    fabric_on,
+    keep_memory,
+    least,
+    optimiser_for,
+    resident,
+)
 
 __all__ = ["TrainResult", "train"]
 
@@ -91,6 +99,7 @@ class _Training:
             (config.views.narrowed(view.area), max(1, round(view.size * size)))
             for view in getattr(objective, "views", PAIR)
         ]
+        keep_memory()
         self.device = device_of_rank(config.device)
         self.fabric = fabric_on(self.device, choose_precision(config.precision, self.device))
         self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
