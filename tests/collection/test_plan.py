@@ -12,6 +12,7 @@ from tests.collection.conftest import COUNT, TINY
 
 from semblance.collection import memory, plan
 from semblance.collection.build import run
+from semblance.collection.settings import Options
 from semblance.errors import InputError
 
 SHORT = {**TINY, "training_options": {"batch": 16}}
@@ -60,8 +61,8 @@ def test_nothing_readable(tmp_path: Path) -> None:
 def test_survey_takes_the_median_short_side(tmp_path: Path) -> None:
     for i, shape in enumerate([(30, 90), (200, 50), (70, 70)]):
         Image.new("RGB", shape, "blue").save(tmp_path / f"{i}.png")
-    assert plan.survey(plan.scan(tmp_path)).side == 50
-    assert plan.survey(plan.scan(np.zeros((3, 9, 7, 3), np.uint8))).side == 7
+    assert plan.survey(plan.scan(tmp_path), Options()).side == 50
+    assert plan.survey(plan.scan(np.zeros((3, 9, 7, 3), np.uint8)), Options()).side == 7
 
 
 def test_peak_memory_can_be_begun_again() -> None:

@@ -229,8 +229,8 @@ def test_arrays(shape: tuple[int, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (np.zeros((2, 3, 3, 3), np.float32), "float32, not uint8"),
-        (np.zeros((2, 3, 3, 4), np.uint8), r"shape \(2, 3, 3, 4\)"),
+        (np.zeros((2, 3, 3, 3), np.complex64), "complex64, not numbers"),
+        (np.zeros((2, 5, 32, 32), np.uint8), r"looks like \(n, c, h, w\)"),
         (np.zeros((3, 3), np.uint8), "shape"),
         (np.zeros((0, 3, 3), np.uint8), "empty"),
         ([], "empty"),

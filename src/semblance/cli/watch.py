@@ -87,7 +87,7 @@ def bill_lines(plan: Plan) -> list[str]:
     options = ", ".join(f"{key} {value}" for key, value in plan.encoder_options.items() if value is not None)
     length = f"{plan.epochs:,} epochs of {plan.batch:,} images a step, {plan.steps:,} steps"
     rows = [
-        ["images", f"{plan.images:,} found, {plan.unreadable:,} unreadable ({plan.checked})"],
+        ["images", f"{plan.images:,} found, {plan.unreadable:,} unreadable ({plan.checked}); {plan.pixels}"],
         ["encoder", f"{plan.encoder} at {plan.size} px, {plan.parameters:,} parameters ({options})"],
         ["", plan.reason],
         ["objective", f"{plan.objective}, views {plan.views}, {length}"],

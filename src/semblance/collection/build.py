@@ -21,7 +21,7 @@ from semblance.collection import disk, plan, together
 from semblance.collection.learn import embed_rows, follow, learn_model, views_preset
 from semblance.collection.log import Log, now
 from semblance.collection.model import Model, plain, versions
-from semblance.collection.plan import Plan, Survey
+from semblance.collection.plan import Plan
 from semblance.collection.settings import Options, Settings, conflicts, resolve
 from semblance.collection.store import FORMAT, PARTS, Collection, is_collection, source_record
 from semblance.collection.update import changes, count, describe, update
@@ -75,7 +75,7 @@ def run(
 ) -> Collection:
     """The collection made from `source`: planned, decoded, learned, embedded and, with `report`, shown.
 
-    `source`: a folder, glob, manifest, list of files or uint8 array `(n, h, w, c)`. `out`: the collection's
+    `source`: a folder, glob, manifest, list of files or array `(n, h, w, c)`. `out`: the collection's
     folder, by default `<name of the source>.smb` here. `options`: see `Options`. `on_plan` is given the bill
     before anything is made; `report` is called with the finished collection before it is put in place.
 
@@ -180,13 +180,13 @@ def _refresh(job: _Job) -> Collection:
 
 def _make(job: _Job) -> Collection:
     """A new collection, or the rest of one whose build was cut off."""
-    survey = plan.survey(job.source, job.options.threads)
-    settings = resolve(job.options, len(job.source.items), survey.side)
+    seen = plan.survey(job.source, job.options)
+    settings = resolve(job.options, len(job.source.items), seen.side, seen.pixels)
     request = {"settings": settings.record(), "version": versions()["semblance"]}
     resumed = _begin(job, request)
     log = Log(job.folder / "log.jsonl")
     log.write("resume" if resumed else "start", files=len(job.source.items), request=request)
-    bill = _plan(job, survey, settings)
+    bill = _plan(job, settings)
     with job.stage("decode"):
         previous = job.target if is_collection(job.target) else None
         table = build_store(
@@ -197,6 +197,7 @@ def _make(job: _Job) -> Collection:
             job.options.threads,
             job.progress,
             previous,
+            settings.pixels,
         )
     pixels = open_store(job.folder / "pixels.npy")
     log.write("decoded", readable=len(pixels), unreadable=len(table) - len(pixels))
@@ -238,7 +239,7 @@ def _save_progress(job: _Job, request: dict[str, Any], bill: dict[str, Any] | No
     )
 
 
-def _plan(job: _Job, survey: Survey, settings: Settings) -> dict[str, Any] | None:
+def _plan(job: _Job, settings: Settings) -> dict[str, Any] | None:
     """The bill, computed once for a build and kept over its restarts; the disk is checked either way."""
     plan.check_disk(job.target, settings, len(job.source.items))
     if not job.planned:
@@ -246,7 +247,7 @@ def _plan(job: _Job, survey: Survey, settings: Settings) -> dict[str, Any] | Non
     before = disk.read_json(job.folder / "building.json").get("bill")
     if before:
         return dict(before)
-    bill = plan.make_bill(job.source, job.target, settings, survey, job.options.threads, job.progress)
+    bill = plan.make_bill(job.source, job.target, settings, job.options.threads, job.progress)
     if job.on_plan is not None:
         job.on_plan(bill)
     return bill.record()

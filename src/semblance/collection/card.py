@@ -21,6 +21,7 @@ def card(facts: Mapping[str, Any]) -> str:
     resize = (
         "squashed to a square" if facts["fit"] == "squash" else "scaled by the short side and centre-cropped"
     )
+    pixels = PixelFormat.read(facts.get("pixels")).described
     lines = [
         "---",
         "library_name: semblance",
@@ -36,7 +37,7 @@ def card(facts: Mapping[str, Any]) -> str:
         "| --- | --- |",
         f"| encoder | {encoder['name']}{shown}, {encoder['parameters']:,} parameters |",
         f"| embedding | {head['outside']} numbers, length 1 |",
-        f"| input | {PixelFormat.read(facts.get('pixels')).described}, {facts['size']} x {facts['size']} pixels, {resize} |",
+        f"| input | {pixels}, {facts['size']} x {facts['size']} pixels, {resize} |",
         f"| objective | {objective['name']}: {_pairs(objective['config'])} |",
         f"| training | {_training(training)} |",
         f"| started from | {training['start']} |",
@@ -67,9 +68,10 @@ def card(facts: Mapping[str, Any]) -> str:
 
 def _training(training: Mapping[str, Any]) -> str:
     config = training["config"]
+    frozen = ", the head alone: the encoder is as it was" if training.get("freeze") else ""
     return (
         f"{training['epochs']} epochs, batch {config['batch']}, {config['optimiser']}, "
-        f"views {training['views']}, seed {config['seed']}"
+        f"views {training['views']}, seed {config['seed']}{frozen}"
     )
 
 

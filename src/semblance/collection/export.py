@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from semblance.collection.disk import explain_disk_errors, write_atomically
 from semblance.collection.model import Model, view_size
 from semblance.errors import CollectionError, MissingExtra
+from semblance.images.formats import PixelFormat
 
 if TYPE_CHECKING:
     from semblance.collection.store import Collection
@@ -34,10 +35,12 @@ TOLERANCE = 1e-4
 def export_onnx(what: Collection | Model, path: str | Path, *, overwrite: bool = False) -> Path:
     """`path`, an ONNX file from `images` `(n, size, size, 3)` uint8 to `embeddings` `(n, d)` float32.
 
-    Inside are the crop (where the model has one), scaling to [0, 1], normalisation, encoder, head and L2
-    normalisation; resizing to `size` is the caller's. `n` is free. The file is kept only if ONNX Runtime
-    gives what torch gives, to within 1e-4. Raises `MissingExtra` without onnx or onnxruntime,
-    `CollectionError` where `path` exists and `overwrite` is not given or where the results differ.
+    A model of values takes `(n, size, size, c)`: uint8, or, where it stores 16 bits, the finite values
+    themselves as float32; their curve is inside. Inside are also the crop (where the model has
+    one), scaling to [0, 1], normalisation, encoder, head and L2 normalisation; resizing to `size` is the
+    caller's. `n` is free. The file is kept only if ONNX Runtime gives what torch gives, to within 1e-4.
+    Raises `MissingExtra` without onnx or onnxruntime, `CollectionError` where `path` exists and `overwrite` is
+    not given or where the results differ.
     """
     for name in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
@@ -47,7 +50,7 @@ def export_onnx(what: Collection | Model, path: str | Path, *, overwrite: bool =
         raise CollectionError(f"{target} exists", "replace it with --overwrite")
     model = what if isinstance(what, Model) else what.model
     size, crop = model.size, model.facts["crop"]
-    whole = _Whole(model.encoder, model.head, size, view_size(size, crop)).eval().cpu()
+    whole = _Whole(model.encoder, model.head, size, view_size(size, crop), model.pixels).eval().cpu()
     sample = _sample(what, size)
     data = _described(_trace(whole, sample[:2]), model)
     with torch.inference_mode():
@@ -66,20 +69,34 @@ def export_onnx(what: Collection | Model, path: str | Path, *, overwrite: bool =
 class _Whole(nn.Module):
     """Everything between stored pixels and embedding."""
 
-    def __init__(self, encoder: nn.Module, head: nn.Module, size: int, side: int) -> None:
+    curve: Tensor
+
+    def __init__(
+        self, encoder: nn.Module, head: nn.Module, size: int, side: int, pixels: PixelFormat
+    ) -> None:
         super().__init__()
+        curve = (pixels.centre, pixels.scale, pixels.low, pixels.high) if pixels.bits == 16 else ()
+        self.wide = pixels.bits == 16
+        self.register_buffer("curve", torch.tensor(curve, dtype=torch.float32))
         self.encoder, self.head = encoder, head
         self.first, self.side = round((size - side) / 2), side
 
     def forward(self, images: Tensor) -> Tensor:
-        """`(n, size, size, 3)` uint8 -> `(n, d)` float32."""
+        """`(n, size, size, c)` uint8, or float32 values where 16 bits are stored -> `(n, d)` float32."""
         end = self.first + self.side
-        x = images[:, self.first : end, self.first : end].permute(0, 3, 1, 2).float() / 255
+        x = images[:, self.first : end, self.first : end]
+        if self.wide:
+            centre, scale, low, high = self.curve.unbind()
+            t = (x - centre) / scale
+            t = t.sign() * (t.abs() + (t * t + 1).sqrt()).log()  # asinh, which the exporter does not know
+            x = ((t - low) / (high - low)).clamp(0, 1).permute(0, 3, 1, 2)
+        else:
+            x = x.permute(0, 3, 1, 2).float() / 255
         y: Tensor = self.head(self.encoder(x))
         return y
 
 
-def _trace(whole: nn.Module, sample: NDArray[np.uint8]) -> bytes:
+def _trace(whole: nn.Module, sample: NDArray[Any]) -> bytes:
     out = io.BytesIO()
     axes = {"images": {0: "n"}, "embeddings": {0: "n"}}
     with _quiet():
@@ -117,7 +134,7 @@ def _described(data: bytes, model: Model) -> bytes:
     graph = onnx.load_from_string(data)
     facts = {
         "semblance.identity": model.identity,
-        "semblance.input": f"RGB uint8, {model.size} x {model.size}, {model.facts['fit']}",
+        "semblance.input": f"{_input(model.pixels)}, {model.size} x {model.size}, {model.facts['fit']}",
         "semblance.model": json.dumps(
             {key: model.facts[key] for key in ("encoder", "objective", "size", "fit", "crop")}
         ),
@@ -130,7 +147,13 @@ def _described(data: bytes, model: Model) -> bytes:
     return whole
 
 
-def _run(data: bytes, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _input(pixels: PixelFormat) -> str:
+    if pixels.photo:
+        return "RGB uint8"
+    return f"{pixels.channels} channels, {'uint8' if pixels.bits == 8 else 'values as float32'}"
+
+
+def _run(data: bytes, images: NDArray[Any]) -> NDArray[np.float32]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -141,14 +164,17 @@ def _run(data: bytes, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return rows
 
 
-def _batches(sample: NDArray[np.uint8], wanted: Any) -> list[tuple[NDArray[np.uint8], Any]]:
+def _batches(sample: NDArray[Any], wanted: Any) -> list[tuple[NDArray[Any], Any]]:
     """One image alone, and all together: the number of images must be free."""
     return [(sample[:1], wanted[:1]), (sample, wanted)]
 
 
-def _sample(what: Collection | Model, size: int) -> NDArray[np.uint8]:
-    """Noise, black, white and, of a collection, real images."""
-    random = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
-    flat = np.stack([np.zeros((size, size, 3), np.uint8), np.full((size, size, 3), 255, np.uint8)])
+def _sample(what: Collection | Model, size: int) -> NDArray[Any]:
+    """Noise, black, white and, of a collection, real images, as the file takes them."""
+    pixels = what.pixels if isinstance(what, Model) else what.format
+    shape, top = (size, size, pixels.channels), np.iinfo(pixels.dtype).max
+    random = np.random.default_rng(0).integers(0, top + 1, (4, *shape), dtype=pixels.dtype)
+    flat = np.stack([np.zeros(shape, pixels.dtype), np.full(shape, top, pixels.dtype)])
     real = random[:0] if isinstance(what, Model) else np.asarray(what.pixels[:8])
-    return np.concatenate([random, flat, real])
+    stored = np.concatenate([random, flat, real])
+    return stored if pixels.bits == 8 else pixels.unpack(stored)

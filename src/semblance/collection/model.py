@@ -29,6 +29,7 @@ from semblance.collection.card import card
 from semblance.collection.read import read_images
 from semblance.contracts import Progress
 from semblance.errors import CollectionError, ConfigError, ModelMismatch
+from semblance.images.formats import PixelFormat
 from semblance.training.embed import embed
 
 __all__ = ["FORMAT", "Model", "Named", "identity", "load", "plain"]
@@ -78,6 +79,11 @@ class Model:
         return int(self.facts["size"])
 
     @property
+    def pixels(self) -> PixelFormat:
+        """What it takes: RGB pictures, or values of so many channels and the curve they are stored by."""
+        return PixelFormat.read(self.facts.get("pixels"))
+
+    @property
     def dim(self) -> int:
         """Length of an embedding."""
         return int(self.facts["head"]["outside"])
@@ -105,22 +111,22 @@ class Model:
     ) -> NDArray[np.float32]:
         """Embeddings `(n, d)` float32 of images, in order.
 
-        `images`: a path, a folder, glob or manifest, bytes of a file, a PIL image, a uint8 array
-        `(h, w, c)` or `(n, h, w, c)`, or a list of these. Raises `InputError` for one that cannot be read;
+        `images`: a path, a folder, glob or manifest, bytes of a file, a PIL image, an array `(h, w, c)` or
+        `(n, h, w, c)`, or a list of these. Raises `InputError` for one that cannot be read;
         of a folder or glob only the readable images have rows (`embed_named` says which).
         """
         return self.embed_named(images, device=device, progress=progress).embeddings
 
     def embed_named(self, images: Any, *, device: str = "auto", progress: Progress | None = None) -> Named:
         """The same with the name of each image and the files that could not be read."""
-        with read_images(images, self.size, str(self.facts["fit"]), progress) as found:
+        with read_images(images, self.size, str(self.facts["fit"]), progress, self.pixels) as found:
             rows = self.embed_pixels(found.pixels, device=device, progress=progress)
         return Named(found.names, rows, found.problems)
 
     def embed_pixels(
-        self, pixels: NDArray[np.uint8], *, device: str = "auto", progress: Progress | None = None
+        self, pixels: NDArray[Any], *, device: str = "auto", progress: Progress | None = None
     ) -> NDArray[np.float32]:
-        """Embeddings `(n, d)` float32 of a pixel store `(n, size, size, c)` uint8."""
+        """Embeddings `(n, d)` float32 of a pixel store `(n, size, size, c)` uint8 or uint16."""
         if not len(pixels):
             return np.zeros((0, self.dim), np.float32)
         crop = self.facts["crop"]

@@ -25,16 +25,16 @@ from semblance.collection.memory import forget_peak, peak_memory
 from semblance.collection.model import plain, view_size
 from semblance.collection.settings import Options, Settings, resolve
 from semblance.contracts import Progress
-from semblance.errors import CollectionError, InputError
-from semblance.images.decode import decode, identify, read_image_bytes
+from semblance.errors import CollectionError, ConfigError, InputError
+from semblance.images.decode import identify
+from semblance.images.look import Look, look
 from semblance.images.sources import Source, locate, scan
 from semblance.images.store import build_store, open_store
 from semblance.training.embed import embed
 from semblance.training.loop import train
 
-__all__ = ["Plan", "Survey", "check_disk", "make_bill", "peak_memory", "plan", "survey"]
+__all__ = ["Plan", "check_disk", "make_bill", "peak_memory", "plan", "survey"]
 
-LOOK = 48
 FEW = 32
 SAMPLE = 2_000
 DECODE_SECONDS = 1.5
@@ -46,18 +46,11 @@ MARGIN = 64 << 20
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A first look at a few images: `side` is the median of their short sides, in pixels."""
-
-    side: int
-
-
-@dataclass(frozen=True)
 class Plan:
     """The bill. `seconds` by stage, `memory` (peak, bytes), `disk` (bytes that stay).
 
-    `unreadable` counts by what `checked` says. `encoder`, `size`, `objective`, `epochs`, `batch` and
-    `views` are what a run would use; `reason` says why this encoder.
+    `unreadable` counts by what `checked` says, `pixels` says what an image holds. `encoder`, `size`,
+    `objective`, `epochs`, `batch` and `views` are what a run would use; `reason` says why this encoder.
     """
 
     images: int
@@ -66,6 +59,7 @@ class Plan:
     size: int
     encoder: str
     encoder_options: dict[str, Any]
+    pixels: str
     reason: str
     objective: str
     views: str
@@ -97,24 +91,17 @@ def plan(
     """
     asked = Options.read(options)
     found = scan(source, asked.where)
-    seen = survey(found, asked.threads)
-    settings = resolve(asked, len(found.items), seen.side)
+    seen = survey(found, asked)
+    settings = resolve(asked, len(found.items), seen.side, seen.pixels)
     place = Path(out).absolute() if out is not None else Path.cwd() / "images.smb"
-    return make_bill(found, place, settings, seen, asked.threads, progress)
+    return make_bill(found, place, settings, asked.threads, progress)
 
 
-def survey(source: Source, threads: int | None = None) -> Survey:
-    """A look at up to 48 images, evenly spaced; at more of them only where none of those can be read."""
-    if source.array is not None:
-        return Survey(int(min(source.array.shape[1:3])))
-    first = spread_rows(len(source.items), LOOK)
-    rest = np.setdiff1d(spread_rows(len(source.items), 20 * LOOK), first)
-    with ThreadPoolExecutor(threads) as pool:
-        for rows in (first, rest):
-            sides = [side for side in pool.map(lambda i: _short_side(source, int(i)), rows) if side]
-            if sides:
-                return Survey(int(np.median(sides)))
-    return Survey(32)
+def survey(source: Source, options: Options) -> Look:
+    """A look at some of the images: their size, and what their pixels are. Raises `ConfigError`."""
+    if options.pixels not in (None, "auto", "photo"):
+        raise ConfigError(f"pixels is {options.pixels!r}", "auto or photo")
+    return look(source, options.threads, photo=options.pixels == "photo")
 
 
 def check_disk(target: Path, settings: Settings, images: int) -> None:
@@ -132,7 +119,6 @@ def make_bill(
     source: Source,
     target: Path,
     settings: Settings,
-    seen: Survey,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Plan:
@@ -162,7 +148,7 @@ def make_bill(
         "embed": good / measured.embed_rate,
         "report": REPORT_SECONDS[0] + REPORT_SECONDS[1] * min(good, REPORT_IMAGES),
     }
-    store = good * settings.size**2 * 3
+    store = good * settings.size**2 * settings.pixels.bytes_per_pixel
     rows = 2 * good * measured.dim * 4 + n * ROW
     return Plan(
         images=n + len(source.problems),
@@ -171,6 +157,7 @@ def make_bill(
         size=settings.size,
         encoder=settings.encoder,
         encoder_options=plain(settings.encoder_config),
+        pixels=settings.pixels.described,
         reason=settings.reason,
         objective=settings.objective,
         views=measured.views,
@@ -229,7 +216,9 @@ def _decode_part(
     for part in (rows, spread_rows(len(source.items), SAMPLE)):
         started = time.monotonic()
         try:
-            build_store(_part_of(source, part), folder, settings.size, settings.fit, threads)
+            build_store(
+                _part_of(source, part), folder, settings.size, settings.fit, threads, wanted=settings.pixels
+            )
             break
         except InputError:
             if len(part) == len(source.items) or part is not rows:
@@ -321,21 +310,17 @@ def _time_writing(folder: Path, count: int) -> float:
 def _disk(settings: Settings, images: int, parameters: int) -> int:
     """Bytes that a collection takes: pixels, embeddings, table, weights twice, report."""
     dim = int(settings.objective_config.dim)
-    return images * (settings.size**2 * 3 + 4 * dim + 150) + 8 * parameters + (1 << 20)
+    return (
+        images * (settings.size**2 * settings.pixels.bytes_per_pixel + 4 * dim + 150)
+        + 8 * parameters
+        + (1 << 20)
+    )
 
 
 def _part_of(source: Source, rows: Sequence[int] | NDArray[np.int64]) -> Source:
     items = tuple(source.items[int(i)] for i in rows)
     array = None if source.array is None else np.ascontiguousarray(source.array[np.asarray(rows)])
     return dataclasses.replace(source, items=items, problems=(), table=None, array=array)
-
-
-def _short_side(source: Source, i: int) -> int:
-    try:
-        done = decode(read_image_bytes(locate(source.root, source.items[i].path)), 32)
-    except InputError:  # counted when everything is decoded
-        return 0
-    return min(done.width, done.height)
 
 
 def _begins_like_an_image(path: Path) -> bool:

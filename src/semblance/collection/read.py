@@ -19,6 +19,8 @@ from semblance.collection.disk import explain_disk_errors
 from semblance.contracts import Progress
 from semblance.errors import InputError
 from semblance.images.decode import decode, read_image_bytes
+from semblance.images.formats import PHOTO, PixelFormat
+from semblance.images.raw import fit_values
 from semblance.images.sources import scan
 from semblance.images.store import build_store, open_store
 
@@ -29,35 +31,38 @@ TABLES = (".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True)
 class Found:
-    """`names` and `pixels` `(n, size, size, 3)` of the readable images, (path, reason) of the rest."""
+    """`names` and `pixels` `(n, size, size, c)` of the readable images, (path, reason) of the rest."""
 
     names: tuple[str, ...]
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     problems: tuple[tuple[str, str], ...] = ()
 
 
 @contextmanager
-def read_images(images: Any, size: int, fit: Any, progress: Progress | None = None) -> Iterator[Found]:
-    """The pixels of `images` (see `Model.embed`), for the length of the context.
+def read_images(
+    images: Any, size: int, fit: Any, progress: Progress | None = None, wanted: PixelFormat = PHOTO
+) -> Iterator[Found]:
+    """The pixels of `images` (see `Model.embed`), for the length of the context; `wanted` by the model.
 
     A folder, glob, manifest or list of paths goes through a pixel store in a temporary folder, so that it
     may be larger than memory. Raises `InputError` for an image that was named and cannot be read; what a
     folder or glob found and cannot be read is in `problems`.
     """
-    if is_one_image(images):
-        yield Found((name_of(images, 0),), read_one(images, size, fit)[None])
+    if is_one_image(images, wanted):
+        yield Found((name_of(images, 0),), read_one(images, size, fit, wanted)[None])
         return
     if isinstance(images, np.ndarray):
-        images = as_array(images)
-        if images.shape[1:] == (size, size, 3):
+        images = as_array(images, wanted)
+        if wanted.bits == 8 and images.shape[1:] == (size, size, wanted.channels):
             yield Found(tuple(f"{i:06d}" for i in range(len(images))), images)
             return
-        images = list(images) if images.shape[-1] == 4 else images  # a store takes no transparency
+        if wanted.photo and images.shape[-1] == 4:  # a store takes no transparency
+            images = list(images)
     if isinstance(images, (list, tuple)):
         if not images:
             raise InputError("there are no images", "give at least one")
         if not all(isinstance(image, (str, os.PathLike)) for image in images):
-            pixels = [read_one(image, size, fit) for image in images]
+            pixels = [read_one(image, size, fit, wanted) for image in images]
             names = tuple(name_of(image, i) for i, image in enumerate(images))
             yield Found(names, np.stack(pixels))
             return
@@ -67,31 +72,44 @@ def read_images(images: Any, size: int, fit: Any, progress: Progress | None = No
             f"{type(images).__name__} is not something to read images from",
             "give a path, folder, bytes, PIL image, uint8 array, or a list of these",
         )
-    with _stored(images, size, fit, progress) as found:
+    with _stored(images, size, fit, progress, wanted) as found:
         if found.problems and isinstance(images, list):
             path, reason = found.problems[0]
             raise InputError(f"{path} cannot be used: {reason}")
         yield found
 
 
-def is_one_image(images: Any) -> bool:
-    """Whether `images` is a single image: bytes, a PIL image, `(h, w)`, `(h, w, c)`, the path of a file."""
+def is_one_image(images: Any, wanted: PixelFormat = PHOTO) -> bool:
+    """Whether `images` is a single image: bytes, a PIL image, `(h, w)`, `(h, w, c)`, the path of one."""
     if isinstance(images, (bytes, bytearray, memoryview, Image.Image)):
         return True
     if isinstance(images, np.ndarray):
-        return images.ndim == 2 or (images.ndim == 3 and images.shape[-1] in (1, 3, 4))
+        known = (1, 3, 4) if wanted.photo else (wanted.channels,)
+        return images.ndim == 2 or (images.ndim == 3 and images.shape[-1] in known)
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
+        if path.suffix.lower() == ".npy" and path.is_file():
+            return _npy_is_one(path, wanted)
         return path.is_file() and path.suffix.lower() not in TABLES
     return False
 
 
-def read_one(image: Any, size: int, fit: Any) -> NDArray[np.uint8]:
-    """One image as `(size, size, 3)` uint8. Raises `InputError` saying which and why."""
+def _npy_is_one(path: Path, wanted: PixelFormat) -> bool:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # told when it is read
+        return True
+    return is_one_image(np.asarray(array), wanted)
+
+
+def read_one(image: Any, size: int, fit: Any, wanted: PixelFormat = PHOTO) -> NDArray[Any]:
+    """One image as `(size, size, c)`, stored as `wanted`. Raises `InputError` saying which and why."""
     if isinstance(image, np.ndarray):
-        array = as_array(image)
+        array = as_array(image, wanted)
         if len(array) != 1:
             raise InputError(f"an array of shape {image.shape} is not one image", "give (h, w, c) uint8")
+        if not wanted.photo:
+            return fit_values(array[0], size, fit, wanted)
         if array.shape[1:] == (size, size, 3):
             return np.ascontiguousarray(array[0])
         image = Image.fromarray(array[0][..., 0] if array.shape[-1] == 1 else array[0])
@@ -106,18 +124,20 @@ def read_one(image: Any, size: int, fit: Any) -> NDArray[np.uint8]:
             raise InputError(
                 f"{type(image).__name__} is not an image", "give a path, bytes, PIL image or uint8 array"
             )
-        pixels: NDArray[np.uint8] = decode(data, size, fit).pixels
+        pixels: NDArray[Any] = decode(data, size, fit, wanted).pixels
     except InputError as error:
         name = image if isinstance(image, (str, os.PathLike)) else "the image"
         raise InputError(f"{name} cannot be used: {error.message}", error.hint) from error
     return pixels
 
 
-def as_array(images: NDArray[Any]) -> NDArray[np.uint8]:
-    """`(h, w)`, `(h, w, c)`, `(n, h, w)` or `(n, h, w, c)` uint8 as `(n, h, w, c)`.
+def as_array(images: NDArray[Any], wanted: PixelFormat = PHOTO) -> NDArray[Any]:
+    """`(h, w)`, `(h, w, c)`, `(n, h, w)` or `(n, h, w, c)` as `(n, h, w, c)`; pictures are uint8.
 
     Raises `InputError` for another type or shape.
     """
+    if not wanted.photo:
+        return _as_values(images, wanted)
     if images.dtype != np.uint8:
         raise InputError(f"the array is {images.dtype}", "images are uint8, 0 to 255")
     if images.ndim == 2:
@@ -131,19 +151,36 @@ def as_array(images: NDArray[Any]) -> NDArray[np.uint8]:
     return images
 
 
+def _as_values(images: NDArray[Any], wanted: PixelFormat) -> NDArray[Any]:
+    if images.dtype.kind not in "uif":
+        raise InputError(f"the array is {images.dtype}", "images are whole or real numbers")
+    if images.ndim == 2:
+        images = images[None, :, :, None]
+    elif images.ndim == 3:
+        images = images[None] if images.shape[-1] == wanted.channels else images[..., None]
+    if images.ndim != 4 or images.shape[-1] != wanted.channels or not images.size:
+        raise InputError(
+            f"an array of shape {images.shape} holds no images of this collection",
+            f"expected (n, h, w, {wanted.channels})",
+        )
+    return images
+
+
 def name_of(image: Any, position: int) -> str:
     """What to call an image: its path, or its place in the list."""
     return str(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else f"{position:06d}"
 
 
 @contextmanager
-def _stored(images: Any, size: int, fit: Any, progress: Progress | None) -> Iterator[Found]:
+def _stored(
+    images: Any, size: int, fit: Any, progress: Progress | None, wanted: PixelFormat
+) -> Iterator[Found]:
     source = scan(images)
     with (
         explain_disk_errors("reading the images"),
         tempfile.TemporaryDirectory(prefix="semblance-") as folder,
     ):
-        table = build_store(source, Path(folder), size, fit, progress=progress)
+        table = build_store(source, Path(folder), size, fit, progress=progress, wanted=wanted)
         rows, paths, status = (table.column(name).to_pylist() for name in ("row", "path", "status"))
         good = sorted((row, path) for row, path in zip(rows, paths, strict=True) if row >= 0)
         problems = _problems(source.problems, paths, status)

@@ -20,6 +20,7 @@ from semblance.collection.read import as_array, is_one_image, name_of, read_one
 from semblance.contracts import Matches
 from semblance.errors import ConfigError, InputError
 from semblance.images.decode import read_image_bytes
+from semblance.images.formats import PixelFormat
 from semblance.images.sources import locate, scan
 from semblance.index.exact import nearest
 
@@ -34,14 +35,14 @@ def search(
 ) -> Matches:
     """The `k` nearest images of every query, ordered by (distance, id), with `paths` and `queries` filled.
 
-    `query`: a path, folder, glob, bytes, PIL image, uint8 array, an id of the collection, or a list of these.
+    `query`: a path, folder, glob, bytes, PIL image, array, an id of the collection, or a list of these.
     `exclude_self` leaves out a query's own image and its exact copies. `ids` are -1 and `distances` inf where
     fewer than `k` images are left. Raises `InputError` for an unknown id or a query that cannot be read; in a
     folder or glob such a file is passed over.
     """
     if k < 1:
         raise ConfigError(f"k is {k}", "at least 1")
-    names, rows, known = _embedded(collection, _expanded(query), device)
+    names, rows, known = _embedded(collection, _expanded(query, collection.format), device)
     own = [_copies(collection, row) if exclude_self else [] for row in known]
     wide = k + max(len(one) for one in own)
     found = nearest(rows, np.ascontiguousarray(collection.embeddings), wide, ids=collection.ids)
@@ -61,17 +62,16 @@ class _Query:
     must: bool = True
 
 
-def _expanded(query: Any) -> list[_Query]:
+def _expanded(query: Any, wanted: PixelFormat) -> list[_Query]:
     """One entry per image."""
     if isinstance(query, (int, np.integer)):
         return [_Query(str(int(query)), int(query))]
-    if is_one_image(query):
+    if is_one_image(query, wanted):
         return [_Query(name_of(query, 0), query)]
     if isinstance(query, np.ndarray):
         numbers = np.issubdtype(query.dtype, np.integer) and query.ndim == 1
-        return [
-            _Query(f"{i:06d}", one) for i, one in enumerate(query.tolist() if numbers else as_array(query))
-        ]
+        each = query.tolist() if numbers else as_array(query, wanted)
+        return [_Query(f"{i:06d}", one) for i, one in enumerate(each)]
     if isinstance(query, (str, os.PathLike)):
         found = scan(query)
         return [_Query(item.path, locate(found.root, item.path), must=False) for item in found.items]
@@ -81,7 +81,7 @@ def _expanded(query: Any) -> list[_Query]:
         )
     if not query:
         raise InputError("there is no query", "give at least one image")
-    parts = [_expanded(one) for one in query]
+    parts = [_expanded(one, wanted) for one in query]
     several = len(parts) > 1
     return [
         dataclasses.replace(one, name=f"{i:06d}") if several and one.name == f"{0:06d}" else one
@@ -97,11 +97,11 @@ def _embedded(
     size, fit = int(collection.info["config"]["size"]), collection.info["config"]["fit"]
     names: list[str] = []
     known: list[int | None] = []
-    fresh: list[NDArray[np.uint8]] = []
+    fresh: list[NDArray[Any]] = []
     for query in queries:
         try:
             row = _row_of(collection, query.image)
-            pixels = read_one(query.image, size, fit) if row is None else None
+            pixels = read_one(query.image, size, fit, collection.format) if row is None else None
         except InputError:
             if query.must:
                 raise

@@ -2,7 +2,7 @@
 
     collection.json   format, name, model identity, counts, configuration, bill and what really happened
     images.parquet    one row per image: id, row, path, size, hash, duplicate_of, status
-    pixels.npy        (n, size, size, 3) uint8, the readable images
+    pixels.npy        (n, size, size, c) uint8 or uint16, the readable images
     model/            see `model.py`
     embeddings.npy    (n, d) float32, one row per row of pixels.npy
     metrics.jsonl     one line per epoch          log.jsonl   one line per event
@@ -32,6 +32,7 @@ from semblance.collection.model import Model, Named
 from semblance.collection.model import load as load_model
 from semblance.contracts import Matches, Progress
 from semblance.errors import CollectionError, InputError, ModelMismatch
+from semblance.images.formats import PixelFormat
 from semblance.images.sources import locate
 
 __all__ = ["FORMAT", "PARTS", "Collection", "is_collection", "source_record"]
@@ -94,10 +95,14 @@ class Collection:
             raise CollectionError(f"{self.path / 'images.parquet'} is damaged: {error}", REBUILD) from error
 
     @cached_property
-    def pixels(self) -> NDArray[np.uint8]:
-        """`(n, size, size, 3)` uint8, mapped from disk."""
-        pixels: NDArray[np.uint8] = self._array("pixels.npy", np.dtype(np.uint8), 4)
-        return pixels
+    def pixels(self) -> NDArray[Any]:
+        """`(n, size, size, c)`, mapped from disk: uint8 RGB, or values as `format` packs them."""
+        return self._array("pixels.npy", self.format.dtype, 4)
+
+    @property
+    def format(self) -> PixelFormat:
+        """What the pixels are; `format.unpack(pixels)` are the values."""
+        return PixelFormat.read(self.info["config"].get("pixels"))
 
     @cached_property
     def embeddings(self) -> NDArray[np.float32]:

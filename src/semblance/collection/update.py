@@ -62,7 +62,7 @@ def update(
     """
     model = old.model
     size, fit = model.size, model.facts["fit"]
-    table = build_store(source, folder, size, fit, options.threads, progress, previous=old.path)
+    table = build_store(source, folder, size, fit, options.threads, progress, old.path, model.pixels)
     before = dict(zip(*(old.images.column(name).to_pylist() for name in ("hash", "row")), strict=True))
     if _same(table, old.images):
         return None

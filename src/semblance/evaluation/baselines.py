@@ -9,6 +9,8 @@ stays zero.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,8 +27,8 @@ _BLOCK = 1024
 Floats = NDArray[np.float32]
 
 
-def raw_pixels(pixels: NDArray[np.uint8], max_side: int = 16) -> Floats:
-    """The pixels themselves as embedding: `(n, h, w, c)` uint8 -> `(n, d)` float32, centred, length 1.
+def raw_pixels(pixels: NDArray[Any], max_side: int = 16) -> Floats:
+    """The pixels themselves as embedding: `(n, h, w, c)` uint8 or uint16 -> `(n, d)`, centred, length 1.
 
     Images larger than `max_side` are shrunk by averaging over areas, keeping their proportions. Cost:
     `4 n d` bytes, d = 768 for 16 x 16 RGB. Raises `InputError` for another shape or type.
@@ -34,7 +36,7 @@ def raw_pixels(pixels: NDArray[np.uint8], max_side: int = 16) -> Floats:
     return unit(_centred(pixels, max_side))
 
 
-def pca_pixels(pixels: NDArray[np.uint8], d: int = 128, seed: int = 0, max_side: int = 16) -> Floats:
+def pca_pixels(pixels: NDArray[Any], d: int = 128, seed: int = 0, max_side: int = 16) -> Floats:
     """The first d principal components of the pixels: `(n, h, w, c)` -> `(n, d)`, length 1.
 
     Fewer than d where the images are fewer or smaller. Randomised SVD (Halko et al. 2011).
@@ -44,24 +46,26 @@ def pca_pixels(pixels: NDArray[np.uint8], d: int = 128, seed: int = 0, max_side:
     return unit(PCA(kept, svd_solver="randomized", random_state=seed).fit_transform(flat))
 
 
-def random_projection(pixels: NDArray[np.uint8], d: int = 128, seed: int = 0, max_side: int = 16) -> Floats:
+def random_projection(pixels: NDArray[Any], d: int = 128, seed: int = 0, max_side: int = 16) -> Floats:
     """The pixels through a Gaussian matrix: `(n, h, w, c)` -> `(n, d)`, length 1."""
     flat = _centred(pixels, max_side)
     matrix = np.random.default_rng(seed).standard_normal((flat.shape[1], d), dtype=np.float32)
     return unit(flat @ matrix)
 
 
-def _centred(pixels: NDArray[np.uint8], max_side: int) -> Floats:
-    if pixels.ndim != 4 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+def _centred(pixels: NDArray[Any], max_side: int) -> Floats:
+    if pixels.ndim != 4 or pixels.dtype not in (np.uint8, np.uint16) or 0 in pixels.shape:
         raise InputError(
-            f"pixels have shape {pixels.shape} and type {pixels.dtype}", "expected (n, h, w, c) uint8"
+            f"pixels have shape {pixels.shape} and type {pixels.dtype}",
+            "expected (n, h, w, c) uint8 or uint16",
         )
+    top = np.iinfo(pixels.dtype).max
     n, height, width, channels = pixels.shape
     scale = min(1.0, max_side / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     flat = np.empty((n, size[0] * size[1] * channels), dtype=np.float32)
     for start in range(0, n, _BLOCK):
-        part = torch.from_numpy(pixels[start : start + _BLOCK].astype(np.float32) / 255).permute(0, 3, 1, 2)
+        part = torch.from_numpy(pixels[start : start + _BLOCK].astype(np.float32) / top).permute(0, 3, 1, 2)
         if size != (height, width):
             part = interpolate(part, size=size, mode="area")
         flat[start : start + _BLOCK] = part.permute(0, 2, 3, 1).reshape(len(part), -1).numpy()

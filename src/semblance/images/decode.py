@@ -1,4 +1,6 @@
-"""One image file -> `size` x `size` RGB pixels, one defined result for every kind of file.
+"""One image file -> `size` x `size` pixels, one defined result for every kind of file.
+
+In a collection of pictures (`PHOTO`) all become RGB of 8 bits:
 
 | the file is | the pixels are |
 | --- | --- |
@@ -12,10 +14,16 @@
 | animated, several pages (GIF, WebP, APNG, TIFF, MPO) | the first frame |
 | EXIF-rotated | turned upright; `width` and `height` are those of the upright image |
 | JPEG much larger than `size` | decoded at 1/2, 1/4 or 1/8, never below twice `size` |
+| `.npy` of uint8, `(h, w)`, `(h, w, 1)` or `(h, w, 3)` | the grey value in all three channels, or RGB |
 
-Formats: AVIF, BMP, GIF, ICO, JPEG, JPEG 2000, MPO, PNG, PPM/PGM/PBM/PFM, QOI, TIFF, WebP, and HEIF where the
-process has registered a plugin for it with Pillow. The content decides, never the name. EPS, PDF and
-WMF, which start other programs, and formats without a signature (TGA) are not images here.
+In a collection of values (`PixelFormat`: most of its files are `.npy`, TIFF with pages as channels, or deeper
+than 8 bits) the numbers are kept: see `raw`. A file with another number of channels, or with 8 bits among
+wider ones, is listed as unreadable with that reason; so is a `.npy` of other channels or types among
+pictures.
+
+Formats: AVIF, BMP, GIF, ICO, JPEG, JPEG 2000, MPO, NPY, PNG, PPM/PGM/PBM/PFM, QOI, TIFF, WebP, and HEIF
+where the process has registered a plugin for it with Pillow. The content decides, never the name. EPS, PDF
+and WMF, which start other programs, and formats without a signature (TGA) are not images here.
 
 What cannot be used raises `InputError`, whose `message` is one of these reasons:
 
@@ -29,6 +37,8 @@ What cannot be used raises `InputError`, whose `message` is one of these reasons
 | `larger than 1 GiB` | the file itself |
 | `colour mode LAB is not supported`, `HEIF is not supported here` | |
 | `needs too much memory` | decoding ran out of memory |
+| `5 channels, this collection has 3`, `float32 values, this collection has 8-bit ones` | see above |
+| `no finite value` | NaN and infinities alone |
 | `not a regular file`, `cannot be read: ...` | a pipe, socket, device or folder; what the system says |
 """
 
@@ -44,31 +54,37 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from semblance.errors import ConfigError, InputError
+from semblance.images.formats import PHOTO, PixelFormat
+from semblance.images.raw import SINGLE, as_values, fit_values, page_count, read_npy
 
 __all__ = [
     "DECODE_VERSION",
     "Decoded",
     "Fit",
     "Pixels",
+    "Seen",
     "decode",
     "fit_pixels",
     "identify",
+    "inspect",
     "read_image_bytes",
+    "values_of",
 ]
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels = np.ndarray[Any, np.dtype[Any]]
 Fit = Literal["squash", "crop"]
+T = TypeVar("T")
 
-DECODE_VERSION = 1
+DECODE_VERSION = 2
 """Raised when the same file would give other pixels, so that stored pixels are not mixed."""
 
 MAX_BYTES = 1 << 30
@@ -87,7 +103,8 @@ _SIGNATURES = re.compile(
     rb"|(?P<AVIF>....ftypavi[fs])"
     rb"|(?P<HEIF>....ftyp(?:mif1|msf1|hei[cxms]|hev[cx]))"
     rb"|(?P<PPM>P[1-6f]\s+[\d#-])"
-    rb"|(?P<QOI>qoif)",
+    rb"|(?P<QOI>qoif)"
+    rb"|(?P<NPY>\x93NUMPY[\x01-\x03])",
     re.DOTALL,
 )
 _PREFIX = 32
@@ -123,14 +140,26 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """`pixels`: `(size, size, 3)` uint8 RGB; `width`, `height`: of the upright original, in pixels."""
+    """`pixels`: `(size, size, c)` as they are stored; `width`, `height`: of the upright original."""
 
     pixels: Pixels
     width: int
     height: int
 
 
-def decode(data: bytes, size: int, fit: Fit = "squash") -> Decoded:
+@dataclass(frozen=True)
+class Seen:
+    """What a file's head says: its sides in pixels, and whether it holds a picture or `channels` values,
+    `wide` where they need more than 8 bits."""
+
+    width: int
+    height: int
+    photo: bool = True
+    channels: int = 3
+    wide: bool = False
+
+
+def decode(data: bytes, size: int, fit: Fit = "squash", wanted: PixelFormat = PHOTO) -> Decoded:
     """The image in `data` at `size` x `size` pixels, by the table in this module's docstring.
 
     `fit="squash"` scales the whole image to the square, `"crop"` scales its short side and keeps the
@@ -140,23 +169,17 @@ def decode(data: bytes, size: int, fit: Fit = "squash") -> Decoded:
     """
     if size < 1 or fit not in get_args(Fit):
         raise ConfigError(f"cannot decode to size {size}, fit {fit!r}", "size >= 1; fit: squash or crop")
-    if not data:
-        raise InputError("zero bytes")
-    kind = identify(data)
-    if kind is None:
-        raise InputError("not an image", "its first bytes are those of no known format")
-    try:
-        with _quiet():
-            return _decode(data, _formats(kind), size, fit)
-    except Image.DecompressionBombError as error:
-        found = re.search(r"\d+", str(error))  # Pillow tells the number only in its message
-        raise InputError(f"too many pixels ({found.group()})" if found else "too many pixels") from error
-    except MemoryError as error:
-        raise InputError("needs too much memory") from error
-    except _DAMAGED as error:
-        if kind == "HEIF" and "HEIF" not in Image.OPEN:
-            raise InputError("HEIF is not supported here", "convert it to JPEG") from error
-        raise InputError("truncated" if _is_cut(kind, data, error) else "corrupt") from error
+    return _guarded(data, lambda kind: _decode(data, kind, size, fit, wanted))
+
+
+def inspect(data: bytes) -> Seen:
+    """What the file in `data` holds, from its head alone. Raises as `decode` does."""
+    return _guarded(data, lambda kind: _inspect(data, kind))
+
+
+def values_of(data: bytes) -> np.ndarray[Any, Any]:
+    """`(h, w, c)` numbers of the file in `data`, as they are (see `raw`). Raises as `decode` does."""
+    return _guarded(data, lambda kind: _values(data, kind))
 
 
 def identify(prefix: bytes) -> str | None:
@@ -222,14 +245,46 @@ def _is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _decode(data: bytes, formats: list[str], size: int, fit: Fit) -> Decoded:
-    with Image.open(io.BytesIO(data), formats=formats) as image:
+def _guarded(data: bytes, work: Callable[[str], T]) -> T:
+    """`work(format)`, whatever it raises told as an `InputError` with one of the reasons."""
+    if not data:
+        raise InputError("zero bytes")
+    kind = identify(data)
+    if kind is None:
+        raise InputError("not an image", "its first bytes are those of no known format")
+    try:
+        with _quiet():
+            return work(kind)
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\d+", str(error))  # Pillow tells the number only in its message
+        raise InputError(f"too many pixels ({found.group()})" if found else "too many pixels") from error
+    except MemoryError as error:
+        raise InputError("needs too much memory") from error
+    except _DAMAGED as error:
+        if kind == "HEIF" and "HEIF" not in Image.OPEN:
+            raise InputError("HEIF is not supported here", "convert it to JPEG") from error
+        raise InputError("truncated" if _is_cut(kind, data, error) else "corrupt") from error
+
+
+def _decode(data: bytes, kind: str, size: int, fit: Fit, wanted: PixelFormat) -> Decoded:
+    if wanted.photo and kind != "NPY":
+        return _decode_picture(data, kind, size, fit)
+    values = _values(data, kind)
+    height, width = values.shape[:2]
+    if not wanted.photo:
+        return Decoded(fit_values(values, size, fit, wanted), width, height)
+    if values.dtype != np.uint8:
+        raise InputError(f"{values.dtype} values, this collection has 8-bit pictures")
+    if values.shape[2] not in (1, 3):
+        raise InputError(f"{values.shape[2]} channels, this collection has 3")
+    image = Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2] == 1 else values))
+    return Decoded(np.array(fit_pixels(image, size, fit).convert("RGB")), width, height)
+
+
+def _decode_picture(data: bytes, kind: str, size: int, fit: Fit) -> Decoded:
+    with Image.open(io.BytesIO(data), formats=_formats(kind)) as image:
         shape = image.size
-        pixels = shape[0] * shape[1]
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and pixels > 2 * limit:
-            raise InputError(f"too many pixels ({pixels})")
-        with _alone if pixels > _BIG_PIXELS else contextlib.nullcontext():
+        with _checked(shape):
             drafted = image.draft(None, (2 * size, 2 * size))  # shrink-on-load; None where not a JPEG
             image.load()
             if drafted is None:
@@ -241,6 +296,43 @@ def _decode(data: bytes, formats: list[str], size: int, fit: Fit) -> Decoded:
     if orientation in (5, 6, 7, 8):
         shape = (shape[1], shape[0])
     return Decoded(np.array(small.convert("RGB"), dtype=np.uint8), *shape)
+
+
+def _checked(shape: tuple[int, int]) -> contextlib.AbstractContextManager[Any]:
+    """What a picture of this size is decoded in. Raises `InputError` where it is too large."""
+    pixels = shape[0] * shape[1]
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and pixels > 2 * limit:
+        raise InputError(f"too many pixels ({pixels})")
+    return _alone if pixels > _BIG_PIXELS else contextlib.nullcontext()
+
+
+def _values(data: bytes, kind: str) -> np.ndarray[Any, Any]:
+    if kind == "NPY":
+        return read_npy(data)
+    with Image.open(io.BytesIO(data), formats=_formats(kind)) as image, _checked(image.size):
+        if image.mode in SINGLE and not image.has_transparency_data:
+            return as_values(image)
+        image.load()
+        orientation = _orientation(image)
+        plain = _plain(image).convert("RGB")
+        upright = plain.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else plain
+        return np.array(upright)
+
+
+def _inspect(data: bytes, kind: str) -> Seen:
+    if kind == "NPY":
+        values = read_npy(data)
+        height, width, channels = values.shape
+        wide = values.dtype != np.uint8
+        return Seen(width, height, not wide and channels in (1, 3), channels, wide)
+    with Image.open(io.BytesIO(data), formats=_formats(kind)) as image:
+        pages = page_count(image)
+        wide = image.mode in SINGLE and image.mode not in ("1", "L")
+        width, height = image.size
+        if pages == 1 and not wide:
+            return Seen(width, height)
+        return Seen(width, height, False, pages, wide)
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -286,6 +378,8 @@ def _formats(kind: str) -> list[str]:
 
 def _is_cut(kind: str, data: bytes, error: BaseException) -> bool:
     """Whether the end of a damaged file is missing, told from the file where its format allows."""
+    if kind == "NPY":
+        return False
     if kind == "JPEG":
         return b"\xff\xd9" not in data[-512:]
     if kind == "PNG":

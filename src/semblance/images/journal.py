@@ -27,6 +27,7 @@ from typing import IO, Any, NamedTuple
 from semblance.errors import CollectionError
 from semblance.files import disk_error, part_of, put_in_place, write_part
 from semblance.images.decode import Pixels
+from semblance.images.formats import PHOTO, PixelFormat
 
 __all__ = ["IMAGES", "PIXELS", "Journal", "Record", "npy_header", "settle"]
 
@@ -51,8 +52,9 @@ class Journal:
     `key` left. Raises `CollectionError` where another process is building here or the disk is full.
     """
 
-    def __init__(self, folder: Path, key: str, size: int) -> None:
-        self.folder, self.size, self.row_bytes = folder, size, size * size * 3
+    def __init__(self, folder: Path, key: str, size: int, kind: PixelFormat = PHOTO) -> None:
+        self.folder, self.size, self.kind = folder, size, kind
+        self.row_bytes = size * size * kind.bytes_per_pixel
         self.records: list[Record] = []
         self.rows = 0
         self.waiting: list[Record] = []
@@ -81,7 +83,7 @@ class Journal:
         self.lines.close()  # lets go of the lock
 
     def add(self, record: Record, pixels: Pixels | None) -> None:
-        """Appends the next item; `pixels` `(size, size, 3)` uint8, None where it is unreadable."""
+        """Appends the next item; `pixels` `(size, size, c)` as stored, None where it is unreadable."""
         self.waiting.append(record)
         if pixels is not None:
             self.waiting_pixels.append(pixels.tobytes())
@@ -112,7 +114,7 @@ class Journal:
         self.commit()
         with _told(self.path):
             self.pixels.seek(0)
-            _write(self.pixels, npy_header(self.rows, self.size))
+            _write(self.pixels, npy_header(self.rows, self.size, self.kind))
             self.pixels.truncate(HEADER + self.rows * self.row_bytes)
             os.fsync(self.pixels.fileno())
             self.pixels.close()
@@ -169,9 +171,10 @@ def settle(folder: Path) -> None:
             _replace(folder)
 
 
-def npy_header(rows: int, size: int) -> bytes:
-    """The first 128 bytes of a `.npy` file (format 1.0) of shape `(rows, size, size, 3)`, uint8."""
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows}, {size}, {size}, 3), }}"
+def npy_header(rows: int, size: int, kind: PixelFormat = PHOTO) -> bytes:
+    """The first 128 bytes of a `.npy` file (format 1.0) of shape `(rows, size, size, c)`, uint8 or uint16."""
+    shape = f"({rows}, {size}, {size}, {kind.channels})"
+    text = f"{{'descr': '{kind.dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
     return (
         b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.encode().ljust(HEADER - 11) + b"\n"
     )

@@ -57,14 +57,14 @@ class Problem:
 @dataclass(frozen=True)
 class Source:
     """What `scan` found. `table`: the manifest's rows, one for each item, in the same order; `array`: the
-    pixels themselves, `(n, h, w[, c])` uint8, where `kind` is "array" (then `root` is None)."""
+    pixels themselves, `(n, h, w[, c])` numbers, where `kind` is "array" (then `root` is None)."""
 
     kind: Kind
     root: Path | None
     items: tuple[Item, ...]
     problems: tuple[Problem, ...]
     table: pa.Table | None = None
-    array: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+    array: np.ndarray[Any, np.dtype[Any]] | None = None
 
 
 def scan(source: Any, where: Mapping[str, Any] | None = None) -> Source:
@@ -72,8 +72,8 @@ def scan(source: Any, where: Mapping[str, Any] | None = None) -> Source:
 
     `source` is one of: a folder (recursive; hidden names and `*.smb` are left out); a glob such as
     `photos/**/*.jpg`; a `.csv`, `.tsv`, `.parquet` manifest with a `path` column relative to itself; one
-    image file or a sequence of them; a `.npy` file or an array `(n, h, w)`, `(n, h, w, 1)` or
-    `(n, h, w, 3)` of uint8. `where={"split": "train"}` keeps those rows of a manifest.
+    image file or a sequence of them; an array `(n, h, w)` or `(n, h, w, c)` of whole or real numbers, or the
+    `.npy` file of one. `where={"split": "train"}` keeps those rows of a manifest.
     Raises `InputError` where nothing usable is named, `ConfigError` for `where` without a manifest.
     """
     found = _scan(source, where)
@@ -142,7 +142,7 @@ def _scan(source: Any, where: Mapping[str, Any] | None) -> Source:
         return _from_list([Path(entry) for entry in source])
     raise InputError(
         f"images cannot be read from a {type(source).__name__}",
-        "give a folder, a glob, a manifest, a list of paths or a uint8 array (n, h, w, 3)",
+        "give a folder, a glob, a manifest, a list of paths or an array (n, h, w, c)",
     )
 
 
@@ -201,15 +201,17 @@ def _from_npy(path: Path) -> Source:
 
 
 def _from_array(array: np.ndarray[Any, Any]) -> Source:
-    hint = "images are uint8 (n, h, w), (n, h, w, 1) or (n, h, w, 3)"
-    if array.dtype != np.uint8:
-        raise InputError(f"the array holds {array.dtype}, not uint8", f"{hint}; scale floats by 255 first")
-    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)):
+    hint = "images are (n, h, w) or (n, h, w, c), of whole or real numbers"
+    if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
+        raise InputError(f"the array holds {array.dtype}, not numbers", hint)
+    if array.ndim not in (3, 4):
         raise InputError(f"the array has the shape {array.shape}", hint)
     if 0 in array.shape:
         raise InputError(f"the array is empty: {array.shape}", hint)
     width = max(6, len(str(len(array) - 1)))
-    size = int(np.prod(array.shape[1:]))
+    if array.ndim == 4 and array.shape[1] < array.shape[2] and 16 < array.shape[3] > array.shape[1]:
+        raise InputError(f"the array has the shape {array.shape}, which looks like (n, c, h, w)", hint)
+    size = int(np.prod(array.shape[1:])) * array.dtype.itemsize
     items = tuple(Item(f"{i:0{width}d}", size, 0) for i in range(len(array)))
     return Source("array", None, items, (), array=array)
 

@@ -1,6 +1,7 @@
 """The pixel store: every image decoded once into one memory-mapped array, with a table of what each one is.
 
-`build_store` writes `pixels.npy`, uint8 `(n_ok, size, size, 3)`, and `images.parquet`:
+`build_store` writes `pixels.npy`, `(n_ok, size, size, c)` in uint8 (pictures: c = 3) or uint16 (`formats`),
+and `images.parquet`:
 
 | column | type | what it says |
 | --- | --- | --- |
@@ -26,7 +27,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ from semblance.images.decode import (
     fit_pixels,
     read_image_bytes,
 )
+from semblance.images.formats import PHOTO, PixelFormat
 from semblance.images.journal import IMAGES, PIXELS, Journal, Record, settle
+from semblance.images.raw import fit_values
 from semblance.images.sources import Item, Problem, Source, locate
 
 __all__ = ["build_store", "open_store", "read_images", "store_facts"]
@@ -75,8 +78,11 @@ def build_store(
     threads: int | None = None,
     progress: Progress | None = None,
     previous: Path | None = None,
+    wanted: PixelFormat = PHOTO,
 ) -> pa.Table:
     """The image table (see above), after writing `pixels.npy` and `images.parquet` into `folder`.
+
+    `wanted` says how pixels are stored (`look` finds out); what does not fit it is unreadable.
 
     Killed at any moment, the same call goes on where it was, and the files come out byte for byte as if
     it had never been killed. `previous` is a folder with an older store (`folder` itself where it has
@@ -91,10 +97,10 @@ def build_store(
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}", "give at least 1")
     settle(folder)
-    plan = _plan(source, folder, size, fit, previous)
+    plan = _plan(source, folder, size, fit, previous, wanted)
     if plan.finished is not None:
         return plan.finished
-    with Journal(folder, plan.key, size) as journal:
+    with Journal(folder, plan.key, size, wanted) as journal:
         _fill(journal, plan, source, fit, threads or _cores(), progress)
         if journal.rows == 0:
             journal.discard()
@@ -110,8 +116,9 @@ def build_store(
     return table
 
 
-def open_store(path: Path) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """The pixels of a store (its folder or its `pixels.npy`), mapped read-only: uint8 `(n, size, size, 3)`.
+def open_store(path: Path) -> np.memmap[Any, np.dtype[Any]]:
+    """The pixels of a store (its folder or its `pixels.npy`), mapped read-only: uint8 or uint16
+    `(n, size, size, c)`.
 
     Raises `CollectionError` where there is none or it is damaged.
     """
@@ -122,7 +129,7 @@ def open_store(path: Path) -> np.memmap[Any, np.dtype[np.uint8]]:
         raise CollectionError(
             f"{path} is not a pixel store: {error}", "build the collection again"
         ) from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or not isinstance(pixels, np.memmap):
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim != 4 or not isinstance(pixels, np.memmap):
         raise CollectionError(f"{path} is not a pixel store", "build the collection again")
     return pixels
 
@@ -159,7 +166,9 @@ class _Plan:
     finished: pa.Table | None = None
 
 
-def _plan(source: Source, folder: Path, size: int, fit: Fit, previous: Path | None) -> _Plan:
+def _plan(
+    source: Source, folder: Path, size: int, fit: Fit, previous: Path | None, wanted: PixelFormat
+) -> _Plan:
     here = _try_images(folder)
     in_place = previous is None or previous.absolute() == folder.absolute()
     before = here if in_place else read_images(previous) if previous else None
@@ -174,14 +183,16 @@ def _plan(source: Source, folder: Path, size: int, fit: Fit, previous: Path | No
     ids, next_id = _ids(paths, before, known)
 
     facts: dict[str, Any] = {"version": DECODE_VERSION, "size": size, "fit": fit}
+    if not wanted.photo:
+        facts["pixels"] = json.loads(json.dumps(asdict(wanted)))
     old_facts = store_facts(before) if before else {}
-    usable = source.kind != "array" and all(old_facts.get(name) == value for name, value in facts.items())
+    usable = source.kind != "array" and _made_like(old_facts, facts)
     records = _old_records(before) if before and usable else []
     reuse = _reusable(source.items, before, known) if records else [-1] * len(source.items)
     reused = sum(index >= 0 for index in reuse)
     facts |= {"next_id": next_id, "decoded": len(reuse) - reused, "reused": reused}
     facts["key"] = _key(source, problems, facts, ids, reuse, old_facts.get("key"))
-    old = _old_pixels(previous or folder, size, records) if reused else None
+    old = _old_pixels(previous or folder, size, records, wanted) if reused else None
     plan = _Plan(facts["key"], facts, ids, problems, reuse, records, old)
 
     if here and store_facts(here).get("key") == plan.key:
@@ -231,9 +242,15 @@ def _old_records(before: pa.Table) -> list[tuple[Record, int]]:
     ]
 
 
-def _old_pixels(folder: Path, size: int, records: list[tuple[Record, int]]) -> Pixels:
+def _made_like(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return all(old.get(name) == new.get(name) for name in ("version", "size", "fit", "pixels"))
+
+
+def _old_pixels(folder: Path, size: int, records: list[tuple[Record, int]], wanted: PixelFormat) -> Pixels:
     pixels = open_store(folder)
-    if pixels.shape[1:] != (size, size, 3) or len(pixels) != sum(not record.reason for record, _ in records):
+    if pixels.shape[1:] != (size, size, wanted.channels) or len(pixels) != sum(
+        not record.reason for record, _ in records
+    ):
         raise CollectionError(
             f"{folder / PIXELS} and {IMAGES} beside it are not of one build", f"delete {folder / IMAGES}"
         )
@@ -263,7 +280,7 @@ def _fill(
         if plan.reuse[index] >= 0 and plan.old is not None:
             record, row = plan.old_records[plan.reuse[index]]
             return record, None if record.reason else plan.old[row]
-        return _decode_one(source, index, journal.size, fit)
+        return _decode_one(source, index, journal.size, fit, journal.kind)
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         coming: deque[Future[tuple[Record, Pixels | None]]] = deque()
@@ -280,23 +297,28 @@ def _fill(
     journal.commit()
 
 
-def _decode_one(source: Source, index: int, size: int, fit: Fit) -> tuple[Record, Pixels | None]:
+def _decode_one(
+    source: Source, index: int, size: int, fit: Fit, wanted: PixelFormat
+) -> tuple[Record, Pixels | None]:
     digest = None
     try:
         if source.array is not None:
             array = np.ascontiguousarray(source.array[index])
             digest = hashlib.blake2b(array.data, digest_size=16).hexdigest()
-            done = _from_array(array, size, fit)
+            done = _from_array(array, size, fit, wanted)
         else:
             data = read_image_bytes(locate(source.root, source.items[index].path))
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-            done = decode(data, size, fit)
+            done = decode(data, size, fit, wanted)
     except InputError as error:
         return Record(error.message, 0, 0, digest), None
     return Record("", done.width, done.height, digest), done.pixels
 
 
-def _from_array(array: Pixels, size: int, fit: Fit) -> Decoded:
+def _from_array(array: Pixels, size: int, fit: Fit, wanted: PixelFormat) -> Decoded:
+    if not wanted.photo:
+        height, width = array.shape[:2]
+        return Decoded(fit_values(array.reshape(height, width, -1), size, fit, wanted), width, height)
     image = Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
     return Decoded(np.asarray(fit_pixels(image, size, fit).convert("RGB")), *image.size)
 

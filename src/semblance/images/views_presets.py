@@ -104,20 +104,22 @@ PRESETS: dict[str, Views] = {
 }  # fmt: skip
 
 
-def choose_preset(sample: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
-    """The name of the preset that pixel statistics of `sample`, `(n, h, w, c)` uint8, speak for.
+def choose_preset(sample: np.ndarray[Any, np.dtype[Any]]) -> str:
+    """The name of the preset that pixel statistics of `sample`, `(n, h, w, c)` uint8 or uint16, speak for.
 
     "document" where all images are grey and most pixels are clearly ink or clearly paper, dark on light or
-    light on dark; "grey" where all images are grey; else "photo". "sky" and "microscopy" are never guessed:
-    pixels do not say whether up and down mean something, and a preset that turns images which have an
-    upright harms more than a plain one does on images which have none. Raises `InputError` for an empty
-    sample or another shape or type.
+    light on dark; "grey" where all images are grey, or hold values and no colours (uint16, or other than
+    three channels); else "photo". "sky" and "microscopy" are never guessed: pixels do not say whether up and
+    down mean something, and a preset that turns images which have an upright harms more than a plain one
+    does on images which have none. Raises `InputError` for an empty sample or another shape or type.
 
     >>> choose_preset(np.zeros((2, 8, 8, 3), np.uint8))
     'grey'
     """
-    if sample.ndim != 4 or sample.dtype != np.uint8 or not sample.size:
+    if sample.ndim != 4 or sample.dtype not in (np.uint8, np.uint16) or not sample.size:
         raise InputError(f"the sample is {sample.dtype} {sample.shape}", "expected (n, h, w, c) uint8")
+    if sample.dtype == np.uint16 or sample.shape[3] not in (1, 3):
+        return "grey"  # values, not colours
     wide = sample.astype(np.int16)
     # 2 of 255: what lossy files that were grey before compression come back with.
     if np.abs(wide - wide.mean(axis=3, keepdims=True)).max() > 2:

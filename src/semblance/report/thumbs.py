@@ -1,4 +1,9 @@
-"""Thumbnails: many small pictures in one JPEG, so that a page carries one image instead of thousands."""
+"""Thumbnails: many small pictures in one JPEG, so that a page carries one image instead of thousands.
+
+What is not grey or RGB is shown so: of two channels the first is red, the second green and blue; of four or
+more the last is red, the middle one green, the first blue (bands are mostly listed from short waves to
+long). Of 16 stored bits the upper 8 are shown; the curve they were stored by has lifted what is faint.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +48,12 @@ def sheet_columns(count: int) -> int:
 
 
 def thumbnails(
-    pixels: NDArray[np.uint8], rows: Sequence[int] | NDArray[np.int64], side: int = 64, quality: int = 75
+    pixels: NDArray[Any], rows: Sequence[int] | NDArray[np.int64], side: int = 64, quality: int = 75
 ) -> bytes:
     """A JPEG sheet of `pixels[rows]`, each `side` by `side`, filled line by line.
 
-    `pixels`: `(n, h, w, c)` uint8, grey or RGB, may be memory-mapped: one picture is read at a time.
-    The same input gives the same bytes.
+    `pixels`: `(n, h, w, c)` uint8 or uint16, any number of channels, may be memory-mapped: one
+    picture is read at a time. The same input gives the same bytes.
     """
     columns = sheet_columns(len(rows))
     lines = max(1, math.ceil(len(rows) / columns))
@@ -59,9 +65,7 @@ def thumbnails(
     return out.getvalue()
 
 
-def fit_sheet(
-    pixels: NDArray[np.uint8], rows: Sequence[int] | NDArray[np.int64], side: int, budget: int
-) -> Sheet:
+def fit_sheet(pixels: NDArray[Any], rows: Sequence[int] | NDArray[np.int64], side: int, budget: int) -> Sheet:
     """The best sheet of at most `budget` bytes, tried from fine to coarse; the coarsest if none fits.
 
     Pictures are never made larger than the store holds them (rounded up to a JPEG block).
@@ -77,9 +81,16 @@ def fit_sheet(
     return Sheet(jpeg, MCU, len(rows))
 
 
-def _picture(image: NDArray[np.uint8], side: int) -> Image.Image:
+def _picture(image: NDArray[Any], side: int) -> Image.Image:
     array = np.asarray(image)
-    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    array = array if array.dtype == np.uint8 else (array >> 8).astype(np.uint8)
+    channels = array.shape[-1] if array.ndim == 3 else 1
+    if array.ndim == 3 and channels == 1:
+        array = array[..., 0]
+    elif channels == 2:
+        array = array[..., [0, 1, 1]]
+    elif channels > 3:
+        array = array[..., [channels - 1, channels // 2, 0]]
     picture = Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
     if picture.size == (side, side):
         return picture
