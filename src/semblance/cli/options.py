@@ -176,13 +176,25 @@ def training_options(function: F) -> F:
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     choices = (
         click.option("--out", type=click.Path(path_type=Path), help="The collection.  [SOURCE.smb]"),
-        click.option("--objective", help="See `semblance objectives`.  [cbswr]"),
+        click.option("--objective", help="See `semblance objectives`; a+b is a sum.  [cbswr]"),
         click.option("--setting", help="A published setting of the objective, as default for all else."),
         click.option("--encoder", help="See `semblance encoders`.  [chosen from the collection]"),
         click.option("--weights", type=file, help="A safetensors file to start the encoder from."),
+        click.option(
+            "--from",
+            "start_from",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Another collection, whose model is continued.",
+        ),
+        click.option("--freeze", is_flag=True, help="Learn the head alone, on an encoder that has learned."),
         click.option("--views", help="Augmentations: photo, grey, sky, ... or auto.  [auto]"),
         click.option("--size", type=int, help="Side in pixels.  [chosen from the collection]"),
         click.option("--fit", type=click.Choice(["squash", "crop"]), help="How to become square.  [squash]"),
+        click.option(
+            "--pixels",
+            type=click.Choice(["auto", "photo"]),
+            help="photo: 8-bit RGB; auto: other channels and wider values where most files are so.  [auto]",
+        ),
         click.option("--epochs", type=int, help="How often to see every image.  [from the collection]"),
         click.option("--budget", type=Duration(), help="Last whole epoch that fits: 90s, 10m, 1h30m."),
         click.option("--batch", type=int, help="Images in a step, all processes together.  [128]"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from semblance.collection import disk, together
+from semblance.collection.begin import fill_encoder, fill_head, said
 from semblance.collection.model import (
     RANDOM,
     Model,
@@ -25,8 +27,8 @@ from semblance.collection.model import (
 from semblance.collection.model import load as load_model
 from semblance.collection.settings import Settings
 from semblance.contracts import Progress
-from semblance.encoders._weights import load_weights
-from semblance.errors import CollectionError
+from semblance.encoders._frozen import Frozen
+from semblance.errors import CollectionError, ConfigError
 from semblance.images.store import open_store
 from semblance.images.views_presets import Views, choose_preset
 from semblance.training.loop import TrainResult, train
@@ -35,6 +37,14 @@ __all__ = ["data_hash", "embed_rows", "follow", "learn_model", "prepare", "sprea
 
 SAMPLE = 2048
 """Images that pixel statistics and the choice of views look at."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from: a copy of the encoder's first weights, and what the card says of them."""
+
+    weights: dict[str, Any]
+    said: str
 
 
 def learn_model(
@@ -52,7 +62,10 @@ def learn_model(
     together.tell({"settings": settings, "folder": folder})
     preset, views, trained, start, result = _train(settings, pixels, folder, progress)
     model = Model(
-        trained.encoder, trained.head, _facts(settings, trained, preset, views, data, start, result), start
+        trained.encoder,
+        trained.head,
+        _facts(settings, trained, preset, views, data, start, result),
+        start.weights,
     )
     model.save(folder / "model")
     return model
@@ -68,22 +81,31 @@ def follow() -> dict[str, Any]:
     return message
 
 
-def prepare(settings: Settings, pixels: NDArray[np.uint8], views: Views) -> tuple[nn.Module, dict[str, Any]]:
-    """The objective around its encoder, ready to train, and a copy of the encoder's first weights."""
+def prepare(settings: Settings, pixels: NDArray[np.uint8], views: Views) -> tuple[nn.Module, Start]:
+    """The objective around its encoder, ready to train, and what it starts from."""
     seed = settings.training.seed
     encoder: Any = build_encoder(settings.encoder, settings.encoder_config, seed)
-    if settings.weights_path is not None:
-        load_weights(encoder, settings.weights_path)
+    channels = pixels.shape[-1]
+    if encoder.channels != channels:
+        raise ConfigError(
+            f"the encoder {settings.encoder} takes {encoder.channels} channels, the images have {channels}",
+            "--encoder resnet takes any number; --pixels photo makes RGB of 16-bit grey",
+        )
+    if settings.begin is not None:
+        fill_encoder(encoder, settings.begin)
     elif hasattr(encoder, "set_statistics"):
         sample = (
-            pixels[spread_rows(len(pixels), SAMPLE)].reshape(-1, pixels.shape[-1]).astype(np.float64) / 255
+            pixels[spread_rows(len(pixels), SAMPLE)].reshape(-1, pixels.shape[-1]).astype(np.float64)
+            / np.iinfo(pixels.dtype).max
         )
         encoder.set_statistics(sample.mean(0).round(4).tolist(), sample.std(0).round(4).tolist())
     start = {name: value.detach().clone() for name, value in encoder.state_dict().items()}
+    encoder = Frozen(encoder) if settings.freeze else encoder
     objective: Any = build_objective(settings.objective, settings.objective_config, encoder, seed)
+    fits = settings.begin is not None and fill_head(objective.head, settings.begin)
     if hasattr(objective, "fit_to"):
         objective.fit_to(view_size(settings.size, views.crop))
-    return objective, start
+    return objective, Start(start, said(settings.begin, fits, RANDOM))
 
 
 def embed_rows(
@@ -117,11 +139,13 @@ def data_hash(table: Any) -> str:
 
 def _train(
     settings: Settings, pixels: NDArray[np.uint8], folder: Path, progress: Progress | None
-) -> tuple[str, Views, Any, dict[str, Any], TrainResult]:
+) -> tuple[str, Views, Any, Start, TrainResult]:
     preset, views = views_preset(settings, pixels)
     objective, start = prepare(settings, pixels, views)
     side = view_size(settings.size, views.crop)
     result = train(pixels, objective, settings.train_config(views), folder, side, progress)
+    if settings.freeze:
+        objective.encoder = objective.encoder.trunk  # type: ignore[union-attr]
     return preset, views, objective, start, result
 
 
@@ -131,7 +155,7 @@ def _facts(
     preset: str,
     views: Views,
     data: dict[str, Any],
-    start: Any,
+    start: Start,
     result: TrainResult,
 ) -> dict[str, Any]:
     record = settings.record()
@@ -150,13 +174,15 @@ def _facts(
             "head": {"inside": encoder.dim, "outside": outside},
             "size": settings.size,
             "fit": settings.fit,
+            "pixels": settings.pixels,
             "crop": views.crop,
             "data": data,
-            "start": identity(start, {}),
+            "start": identity(start.weights, {}),
             "training": {
                 "epochs": result.epochs,
                 "views": preset,
-                "start": settings.weights or RANDOM,
+                "start": start.said,
+                "freeze": settings.freeze,
                 "config": {**record["training"], "views": views},
                 "last": last,
             },

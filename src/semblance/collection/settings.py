@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from semblance import plugins
-from semblance.collection import disk
+from semblance.collection.begin import Beginning, beginning
 from semblance.collection.model import plain, view_size
 from semblance.encoders._sizing import choose
 from semblance.errors import ConfigError
 from semblance.images.decode import Fit
+from semblance.images.formats import PHOTO, PixelFormat
 from semblance.images.views_presets import PRESETS, Views
 from semblance.training.config import TrainConfig, choose_device
 
@@ -35,10 +36,11 @@ class Options:
 
     `objective`, `encoder`, `views`: names, with `..._options` for each; values may be strings. `setting`: a
     published training setting of the objective (its `SETTINGS`), taken as default for everything. `weights`:
-    a safetensors file that the encoder starts from. `budget`: seconds. `batch`, `epochs`, `size` (pixels),
-    `fit` (squash or crop), `seed`. `training_options`: fields of `TrainConfig`. `where`: rows of a manifest.
-    `overwrite`: replace a collection made from other options. `device`, `precision`, `threads` do not
-    change what is made.
+    a safetensors file that the encoder starts from. `start_from`: a collection whose model (encoder, and head
+    where it fits) is continued. `freeze`: only the head learns. `budget`: seconds. `batch`, `epochs`, `size`
+    (pixels), `fit` (squash or crop), `seed`. `pixels`: auto, or photo to make 8-bit RGB of whatever can be.
+    `training_options`: fields of `TrainConfig`. `where`: rows of a manifest. `overwrite`: replace a
+    collection made from other options. `device`, `precision`, `threads` do not change what is made.
     """
 
     objective: str | None = None
@@ -50,11 +52,14 @@ class Options:
     training_options: Mapping[str, Any] = field(default_factory=dict)
     setting: str | None = None
     weights: str | Path | None = None
+    start_from: str | Path | None = None
+    freeze: bool = False
     epochs: int | None = None
     budget: float | None = None
     batch: int | None = None
     size: int | None = None
     fit: str | None = None
+    pixels: str | None = None
     seed: int | None = None
     where: Mapping[str, Any] | None = None
     overwrite: bool = False
@@ -92,12 +97,12 @@ class Settings:
     views: str
     views_options: Mapping[str, Any]
     training: TrainConfig
-    weights: str | None
-    weights_path: Path | None
-    weights_hash: str | None
+    begin: Beginning | None
+    freeze: bool
     where: Mapping[str, Any] | None
     reason: str
     device: str = "auto"
+    pixels: PixelFormat = PHOTO
 
     def record(self) -> dict[str, Any]:
         """The settings as JSON; equal records give equal collections."""
@@ -110,9 +115,11 @@ class Settings:
                 "encoder": {"name": self.encoder, "config": self.encoder_config, "reason": self.reason},
                 "size": self.size,
                 "fit": self.fit,
+                "pixels": self.pixels,
                 "views": {"name": self.views, "options": self.views_options},
                 "training": training,
-                "weights": self.weights_hash,
+                "weights": None if self.begin is None else self.begin.hash,
+                "freeze": self.freeze,
                 "where": self.where,
             }
         )
@@ -131,13 +138,14 @@ class Settings:
         return name, views
 
 
-def resolve(options: Options, images: int, side: int) -> Settings:
-    """The settings for a collection of `images` images whose median short side is `side` pixels.
+def resolve(options: Options, images: int, side: int, pixels: PixelFormat = PHOTO) -> Settings:
+    """The settings for a collection of `images` images, `pixels` each, whose median short side is `side`.
 
     Raises `ConfigError` for an option that is unknown, of the wrong type or contradicts another.
     """
     objective = options.objective or "cbswr"
-    base = _setting(objective, options.setting)
+    begin = beginning(options.weights, options.start_from, options.encoder, options.encoder_options)
+    base = {**_setting(objective, options.setting), **(begin.settings if begin else {})}
     aim = plugins.configure(
         "objectives", objective, {**base.get("objective_options", {}), **options.objective_options}
     )
@@ -158,23 +166,28 @@ def resolve(options: Options, images: int, side: int) -> Settings:
     reason = "as asked for"
     if not wanted and choice:
         name, given, reason = choice.encoder, {**choice.options, **given}, choice.reason
-    weights = None if options.weights is None else Path(options.weights)
+    if options.freeze and begin is None and name != "pretrained":
+        raise ConfigError(
+            "--freeze would keep an encoder that has learned nothing",
+            "begin with --from a collection, --weights, or --encoder pretrained",
+        )
+    gentle = {} if options.freeze else _gentle(name, begin)
     return Settings(
         objective=objective,
         objective_config=aim,
         encoder=name,
-        encoder_config=_encoder_config(name, given, size),
+        encoder_config=_encoder_config(name, given, size, pixels),
         size=size,
         fit=fit,
         views=views,
         views_options=dict(options.views_options),
-        training=_training(options, {**_gentle(name, weights), **base.get("training", {})}, images),
-        weights=None if weights is None else weights.name,
-        weights_path=weights,
-        weights_hash=None if weights is None else _hash_weights(weights),
+        training=_training(options, {**gentle, **base.get("training", {})}, images),
+        begin=begin,
+        freeze=options.freeze,
         where=options.where,
         reason=reason,
         device=options.device,
+        pixels=pixels,
     )
 
 
@@ -225,16 +238,18 @@ def _setting(objective: str, name: str | None) -> dict[str, Any]:
     return known[name]
 
 
-def _encoder_config(name: str, given: Mapping[str, Any], size: int) -> Any:
+def _encoder_config(name: str, given: Mapping[str, Any], size: int, pixels: PixelFormat) -> Any:
     fields = {one.name for one in dataclasses.fields(plugins.get("encoders", name).Config)}
     # An encoder that is shaped by its input is told the size; one that has a size of its own keeps it.
     known = {"size": size} if "size" in fields and "size" not in given and name == "resnet" else {}
+    if "channels" in fields and not pixels.photo:
+        known["channels"] = pixels.channels
     return plugins.configure("encoders", name, {**known, **given})
 
 
-def _gentle(encoder: str, weights: Path | None) -> dict[str, Any]:
+def _gentle(encoder: str, begin: Beginning | None) -> dict[str, Any]:
     """An encoder that has learned something already is not thrown about: a smaller learning rate."""
-    return {"lr": 3e-4} if encoder == "pretrained" or weights is not None else {}
+    return {"lr": 3e-4} if encoder == "pretrained" or begin is not None else {}
 
 
 def _training(options: Options, base: Mapping[str, Any], images: int) -> TrainConfig:
@@ -250,22 +265,19 @@ def _training(options: Options, base: Mapping[str, Any], images: int) -> TrainCo
     return config
 
 
-def _hash_weights(path: Path) -> str:
-    if not path.is_file():
-        raise ConfigError(f"the weights {path} do not exist", "give a safetensors file")
-    return disk.file_hash(path)
-
-
 def _asked(options: Options) -> dict[str, Any]:
     """Dotted places in a record -> what was asked for there."""
+    begin = beginning(options.weights, options.start_from, options.encoder, options.encoder_options)
     asked: dict[str, Any] = {
         "objective.name": options.objective,
         "encoder.name": None if options.encoder == "auto" else options.encoder,
         "views.name": None if options.views == "auto" else options.views,
         "size": options.size,
         "fit": options.fit,
+        "pixels.photo": True if options.pixels == "photo" else None,
         "where": options.where,
-        "weights": None if options.weights is None else _hash_weights(Path(options.weights)),
+        "weights": None if begin is None else begin.hash,
+        "freeze": True if options.freeze else None,
         **{f"training.{name}": getattr(options, name) for name in ("epochs", "budget", "batch", "seed")},
         **{f"objective.config.{key}": value for key, value in options.objective_options.items()},
         **{f"encoder.config.{key}": value for key, value in options.encoder_options.items()},
