@@ -14,7 +14,10 @@ import argparse
 import copy
 import os
 import platform
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +34,7 @@ from semblance.images.sources import scan
 from semblance.images.store import build_store, open_store
 from semblance.images.views import Views, centre
 from semblance.objectives._decoder import doublings
-from semblance.training.config import TrainConfig
+from semblance.training.config import TrainConfig, choose_precision
 from semblance.training.loop import train
 from speed_port import Port, batches
 
@@ -79,11 +82,40 @@ class Ours:
 
 
 def alone(encoder: Any, x: torch.Tensor) -> float:
-    """Seconds of the encoder's own forward and backward on one batch of two views."""
+    """Seconds of the encoder's own forward and backward on one batch of two views, as a training runs it."""
     encoder.train()
     begin = time.perf_counter()
-    encoder.maps(x).mean().backward()
+    with narrow():
+        maps = encoder.maps(x)
+    maps.float().mean().backward()
     return time.perf_counter() - begin
+
+
+def narrow() -> Any:
+    """bf16 where a training takes it by itself."""
+    bf16 = choose_precision("auto", torch.device("cpu")) == "bf16"
+    return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+
+
+def port_alone(name: str, stored: Path) -> float:
+    """Seconds of a step of the port, measured in a process of its own: nothing of ours is set there."""
+    kind, options, _, side, batch, steps = SETTINGS[name]
+    torch.manual_seed(0)
+    encoder = plugins.get("encoders", kind).build(plugins.configure("encoders", kind, options))
+    port = Port(encoder, 32, doublings(encoder))
+    loader: Iterator[Any] = batches(np.load(stored), side, batch, 2)
+    for _ in range(2):
+        port.step(*next(loader))
+    begin = time.perf_counter()
+    for _ in range(steps):
+        port.step(*next(loader))
+    return (time.perf_counter() - begin) / steps
+
+
+def port_seconds(name: str, stored: Path) -> float:
+    """`port_alone` in another process."""
+    command = [sys.executable, __file__, "--port", name, "--stored", str(stored)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
 def measure(name: str, source: Any, rounds: int) -> dict[str, list[float]]:
@@ -96,21 +128,18 @@ def measure(name: str, source: Any, rounds: int) -> dict[str, list[float]]:
     views = Views(
         crop=side / stored, flip=0.75, brightness=0, contrast=0, saturation=0, hue=0, jitter=0, grey=0
     )
-    port = Port(copy.deepcopy(encoder), 32, doublings(encoder))
-    loader: Iterator[Any] = batches(pixels, side, batch, 2)
     ours = Ours(pixels, copy.deepcopy(encoder), side, batch, views, "released")
     fixed = Ours(pixels, copy.deepcopy(encoder), side, batch, views, "fixed")
     bare = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
     x = torch.rand(2 * batch, 3, side, side).to(memory_format=torch.channels_last)
-    port.step(*next(loader))
-    alone(bare, x)
+    for _ in range(2):
+        alone(bare, x)
+    place = Path(tempfile.mkdtemp()) / "pixels.npy"
+    np.save(place, pixels)
     found: dict[str, list[float]] = {"ours": [], "fixed": [], "port": [], "ratio": [], "outside": []}
     for _ in range(rounds):
         ours_s = ours.seconds(steps) / steps
-        begin = time.perf_counter()
-        for _ in range(steps):
-            port.step(*next(loader))
-        port_s = (time.perf_counter() - begin) / steps
+        port_s = port_seconds(name, place)
         encoder_s = statistics.median(alone(bare, x) for _ in range(max(2, steps)))
         fixed_s = fixed.seconds(steps) / steps
         found["ours"].append(batch / ours_s)
@@ -118,6 +147,7 @@ def measure(name: str, source: Any, rounds: int) -> dict[str, list[float]]:
         found["port"].append(batch / port_s)
         found["ratio"].append(port_s / ours_s)
         found["outside"].append(100 * (1 - encoder_s / fixed_s))
+    shutil.rmtree(place.parent)
     return found
 
 
@@ -159,7 +189,8 @@ def embedding(data: Path, rounds: int) -> dict[str, list[float]]:
 @torch.inference_mode()
 def infer(encoder: Any, x: torch.Tensor) -> torch.Tensor:
     """The encoder alone."""
-    features: torch.Tensor = encoder(x)
+    with narrow():
+        features: torch.Tensor = encoder(x)
     return features
 
 
@@ -216,7 +247,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/speed.md"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
+    parser.add_argument("--port", help=argparse.SUPPRESS)
+    parser.add_argument("--stored", type=Path, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
+    if wanted.port:
+        print(port_alone(wanted.port, wanted.stored))
+        return
     stores: dict[int, Any] = {}
 
     def source(side: int) -> Any:

@@ -12,10 +12,20 @@ from scipy import stats
 
 from semblance import plugins
 from semblance.errors import ConfigError, InputError
+from semblance.images import _warp
 from semblance.images import views as room
 from semblance.images.views import PRESETS, Draw, Views, apply, centre, choose_preset, draw
 
 STILL = PRESETS["none"]
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test of this file runs on both implementations."""
+    if request.param == "compiled" and not _warp.available():
+        pytest.skip("this installation was not compiled")
+    monkeypatch.setattr(room, "available", lambda: request.param == "compiled")
+    return str(request.param)
 
 
 def seeded(seed=0):
@@ -471,3 +481,30 @@ def test_a_preset_is_chosen_from_pixels():
     assert choose_preset(np.concatenate([ink, colour[:1]])) == "photo"
     with pytest.raises(InputError, match="sample"):
         choose_preset(colour[:0])
+
+
+@pytest.mark.parametrize("c", [1, 2, 3, 5])
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16])
+@pytest.mark.parametrize("name", ["photo", "sky"])
+@pytest.mark.parametrize("path", ["compiled"], indirect=True)
+def test_compiled_views_are_those_of_torch(c, kind, name, monkeypatch, path):
+    pixels = torch.randint(0, 65536 if kind is torch.uint16 else 256, (9, 21, 17, c), dtype=torch.int32).to(
+        kind
+    )
+    for size in (1, 8, 30):
+        drawn = draw(PRESETS[name], 9, torch.Generator().manual_seed(c))
+        compiled = apply(pixels, drawn, size)
+        monkeypatch.setattr(room, "available", lambda: False)
+        plain = apply(pixels, drawn, size)
+        monkeypatch.setattr(room, "available", lambda: True)
+        assert compiled.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(compiled, plain, atol=3e-5, rtol=0)
+
+
+def test_threads_change_nothing(monkeypatch):
+    pixels = torch.randint(0, 256, (7, 40, 40, 3), dtype=torch.uint8)
+    drawn = draw(PRESETS["sky"], 7, torch.Generator().manual_seed(0))
+    alone = apply(pixels, drawn, 24)
+    monkeypatch.setattr(_warp, "SHARE", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(apply(pixels, drawn, 24), alone)
