@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semblance.errors import InputError
+from semblance.images._warp import available, warp
 from semblance.images.views_presets import PRESETS, Views, choose_preset
 
 __all__ = ["PRESETS", "Draw", "Views", "apply", "centre", "choose_preset", "draw"]
@@ -43,6 +44,7 @@ __all__ = ["PRESETS", "Draw", "Views", "apply", "centre", "choose_preset", "draw
 TRIES = 10
 LUMA = (0.299, 0.587, 0.114)
 YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+TOP = {torch.uint8: 255, torch.uint16: 65535}
 BLOCK = 1 << 20  # numbers per pass on a CPU, of four bytes: about what its cache holds
 
 
@@ -91,7 +93,7 @@ def draw(views: Views, n: int, generator: torch.Generator) -> Draw:
 
 
 def apply(pixels: Tensor, drawn: Draw, size: int) -> Tensor:
-    """The views: `(n, h, w, c)` uint8 on any device -> `(n, c, size, size)` float32 in [0, 1] on that device.
+    """The views: `(n, h, w, c)` uint8 or uint16, any device -> `(n, c, size, size)` float32 in [0, 1] there.
 
     The result lies in memory channels-last. Raises `InputError` if `pixels` has another shape or type or if
     `drawn` is for another number of images. Beyond the result it takes a few MB on a CPU, and about three
@@ -103,7 +105,7 @@ def apply(pixels: Tensor, drawn: Draw, size: int) -> Tensor:
 
 
 def centre(pixels: Tensor, size: int, crop: float | None = None) -> Tensor:
-    """The images themselves, `(n, h, w, c)` uint8 -> `(n, c, size, size)` float32 in [0, 1].
+    """The images themselves, `(n, h, w, c)` uint8 or uint16 -> `(n, c, size, size)` float32 in [0, 1].
 
     The test transform: resized to `size`, or of each the middle `crop` (share of the side) where one is
     given. Nothing is random; it equals `apply` with a draw that changes nothing. Raises `InputError` as
@@ -187,12 +189,16 @@ def _turn_hue(turns: Tensor) -> Tensor:
 
 
 def _render(pixels: Tensor, theta: Tensor, size: int, colour: tuple[Tensor, Tensor | None] | None) -> Tensor:
-    if pixels.dim() != 4 or pixels.dtype != torch.uint8:
-        raise InputError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}", "expected (n, h, w, c) uint8")
+    if pixels.dim() != 4 or pixels.dtype not in TOP:
+        raise InputError(
+            f"pixels are {pixels.dtype} {tuple(pixels.shape)}", "expected (n, h, w, c) uint8 or uint16"
+        )
     n, h, w, c = pixels.shape
     theta = _snap(theta, h, w, size)
     moves = (h, w) != (size, size) or not torch.equal(theta, torch.eye(3)[:2].expand(n, 2, 3))
     own, mean = (part if part is None else part.to(pixels.device) for part in colour or (None, None))
+    if pixels.device.type == "cpu" and available() and bool((_levels(theta, h, w, size) == 1).all()):
+        return warp(pixels, theta, size, own, mean, 1 / TOP[pixels.dtype])
     on_device = theta.to(pixels.device)
     out = torch.empty((n, c, size, size), device=pixels.device, memory_format=torch.channels_last)
     for rows, level in _blocks(pixels, theta, size):
@@ -203,7 +209,7 @@ def _render(pixels: Tensor, theta: Tensor, size: int, colour: tuple[Tensor, Tens
             x = F.grid_sample(x, _grid(on_device[rows], size), padding_mode="reflection", align_corners=False)
         if own is not None:
             x = _mix(x, own[rows], None if mean is None else mean[rows])
-        out[rows] = x.mul_(1 / 255).clamp_(0, 1)
+        out[rows] = x.mul_(1 / TOP[pixels.dtype]).clamp_(0, 1)
     return out
 
 
@@ -235,6 +241,12 @@ def _grid(theta: Tensor, size: int) -> Tensor:
     return down[:, :, None] + across[:, None]
 
 
+def _levels(theta: Tensor, h: int, w: int, size: int) -> Tensor:
+    """`(n,)` int: how many stored pixels wide the blocks are that are averaged before a view is read."""
+    strides = (theta[:, :, :2] * torch.tensor([[w], [h]]) / size).norm(dim=1).amin(1)
+    return (strides + 1e-4).floor().clamp(min=1).int()
+
+
 def _blocks(pixels: Tensor, theta: Tensor, size: int) -> Iterator[tuple[slice | Tensor, int]]:
     """Rows that are computed together, and how many stored pixels wide their blocks are averaged first.
 
@@ -242,8 +254,7 @@ def _blocks(pixels: Tensor, theta: Tensor, size: int) -> Iterator[tuple[slice | 
     below what the view can show. On a CPU few rows at once: intermediates then stay in the cache.
     """
     n, h, w, c = pixels.shape
-    strides = (theta[:, :, :2] * torch.tensor([[w], [h]]) / size).norm(dim=1).amin(1)
-    levels = (strides + 1e-4).floor().clamp(min=1).int()
+    levels = _levels(theta, h, w, size)
     step = max(1, BLOCK // (c * max(h * w, size * size)) if pixels.device.type == "cpu" else n)
     for level in levels.unique().tolist():
         if level == 1 and bool((levels == 1).all()):
