@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["PAIR", "Batch", "Encoder", "Loss", "Matches", "Objective", "Progress", "View"]
+__all__ = ["PAIR", "Batch", "Column", "Encoder", "Loss", "Matches", "Objective", "Progress", "View"]
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`: called often, must return quickly. `total` may grow."""
@@ -26,10 +26,12 @@ class View:
 
     `size`: its side, as a share of the side that the run trains at. `area`: what its crop keeps of the
     image, as a share of what the run's `views` would keep. A local view is `View(size=0.5, area=0.25)`.
+    `plain`: the image itself, never a partner's, as it is embedded later: nothing is drawn.
     """
 
     size: float = 1.0
     area: float = 1.0
+    plain: bool = False
 
 
 PAIR = (View(), View())
@@ -48,6 +50,21 @@ class Batch:
 
     views: tuple[Tensor, ...]
     ids: Tensor
+
+
+@dataclass(frozen=True)
+class Column:
+    """One value for each row of the pixel store: a measurement, or a column of the user's table.
+
+    `values`: `(n,)` float64, NaN where it is missing; with `levels` the values are positions in them
+    (a category). `source`: "measured" on the pixels, or "given" by the user. `turns`: the value changes
+    when the image is mirrored or turned by 90 degrees.
+    """
+
+    values: np.ndarray[Any, np.dtype[np.float64]]
+    levels: tuple[str, ...] = ()
+    source: str = "given"
+    turns: bool = False
 
 
 @dataclass
@@ -88,6 +105,8 @@ class Objective(Protocol):
     kept. Optional, used where they exist:
 
     `views`: a tuple of `View`, what a batch holds in this order; absent = `PAIR`.
+    `take_columns(columns)`: once, before anything else; name -> `Column` of the store's rows, measured
+    and given ones. Labels for a supervised objective come this way too.
     `before_epoch(embed)`: once an epoch; `embed()` gives the `(n, dim)` features of the whole store.
     `partners(ids, generator)`: `(m,)` ids -> `(m,)` ids whose images make every second view.
     `after_step()`: after every optimiser step (momentum teachers, queues).
