@@ -1,23 +1,20 @@
-"""The compiled parts: views and Hamming kernels in C. Without a compiler the install goes on without them."""
+"""The compiled part: Hamming kernels in C. Without a compiler the install goes on, and NumPy does their work."""
 
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 
-FAST = [] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+NATIVE = Path("src/semblance/index/native")
 
 setup(
     ext_modules=[
         Extension(
-            "semblance.images._native",
-            sources=["src/semblance/images/native/views.c"],
-            extra_compile_args=FAST,
-            optional=True,
-        ),
-        Extension(
             "semblance.index._native",
-            sources=["src/semblance/index/native/module.c"],
+            sources=sorted(path.as_posix() for path in NATIVE.glob("*.c")),
+            depends=sorted(path.as_posix() for path in NATIVE.glob("*.h")),
+            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-std=c11"],
             optional=True,
-        ),
+        )
     ]
 )

@@ -66,7 +66,7 @@ def as_ids(values: ArrayLike) -> Ids:
 
 
 def to_words(codes: Bytes) -> Words:
-    """Packed codes `(n, bytes)` as `(n, ceil(bytes / 8))` words, filled up with zeros; a view where it can."""
+    """Packed codes `(n, bytes)` as `(n, ceil(bytes / 8))` words, filled up with zeros."""
     n, width = codes.shape
     words = -(-width // 8)
     if width % 8:
@@ -269,7 +269,7 @@ def _named(rising: Ids) -> Ids | None:
 
 
 def _rising(names: NDArray[Any]) -> bool:
-    """Whether ids from a file rise from 0 or above: a few thousand are looked at, so that opening is quick."""
+    """Whether ids of a file rise from 0 or above: some thousands are looked at, so that opening is quick."""
     some = names[:: max(1, len(names) // 4096)]
     return bool((some[1:] > some[:-1]).all()) and (len(some) == 0 or int(some[0]) >= 0)
 

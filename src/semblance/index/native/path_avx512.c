@@ -1,0 +1,104 @@
+/* x86-64 with AVX-512 and its population count (Ice Lake, Zen 4 and later): eight codes at a time. */
+#include "kernel.h"
+
+#if X86_PATHS
+#include <immintrin.h>
+#include <string.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt,bmi"))), \
+                             apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt,bmi")
+#endif
+
+typedef uint64_t V __attribute__((vector_size(64)));
+#define NAME path_avx512
+#define POPCOUNT(x) ((unsigned)__builtin_popcountll(x))
+#define TERNARY(a, b, c, table) ((V)_mm512_ternarylogic_epi64((__m512i)(a), (__m512i)(b), (__m512i)(c), table))
+#define ADD(sum, carry, x, y)                \
+    do {                                     \
+        V x_ = (x), y_ = (y), s_ = (sum);    \
+        carry = TERNARY(s_, x_, y_, 0xE8);   \
+        sum = TERNARY(s_, x_, y_, 0x96);     \
+    } while (0)
+#define ALL_SET(v) (_mm512_cmpneq_epi64_mask((__m512i)(v), _mm512_set1_epi64(-1)) == 0)
+
+static int usable(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq") &&
+           __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi");
+}
+
+static inline int any_below(const uint16_t *d, uint16_t limit) {
+    __m512i most = _mm512_set1_epi16((short)limit);
+    return (_mm512_cmplt_epu16_mask(_mm512_loadu_si512(d), most) |
+            _mm512_cmplt_epu16_mask(_mm512_loadu_si512(d + 32), most)) != 0;
+}
+#define ANY_BELOW(d, limit) any_below(d, limit)
+
+static inline __m512i differing(const uint64_t *codes, __m512i query) {
+    return _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(codes), query));
+}
+
+/* Sums of pairs of neighbours of a and of b: lane 2i from a, lane 2i + 1 from b. */
+static inline __m512i add_pairs(__m512i a, __m512i b) {
+    return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+static inline void put(uint16_t *out, __m512i found) { _mm_storeu_si128((__m128i *)out, _mm512_cvtepi64_epi16(found)); }
+
+/* The population counts of one code of any width, in eight lanes. */
+static inline __m512i row(const uint64_t *code, const uint64_t *query, size_t w) {
+    __m512i sum = _mm512_setzero_si512();
+    for (size_t j = 0; j < w; j += 8) {
+        __mmask8 there = w - j >= 8 ? 0xFF : (__mmask8)((1u << (w - j)) - 1);
+        __m512i word = _mm512_xor_si512(_mm512_maskz_loadu_epi64(there, code + j), _mm512_maskz_loadu_epi64(there, query + j));
+        sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(word));
+    }
+    return sum;
+}
+
+static void distances(const uint64_t *codes, size_t n, size_t w, const uint64_t *query, uint16_t *out) {
+    size_t i = 0;
+    if (w == 1) {
+        __m512i q = _mm512_set1_epi64((long long)query[0]);
+        for (; i + 8 <= n; i += 8) put(out + i, differing(codes + i, q));
+    } else if (w == 2) {
+        __m512i q = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)query));
+        const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+        for (; i + 8 <= n; i += 8)
+            put(out + i, _mm512_permutexvar_epi64(order, add_pairs(differing(codes + 2 * i, q), differing(codes + 2 * i + 8, q))));
+    } else if (w == 4) {
+        __m512i q = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)query));
+        const __m512i order = _mm512_setr_epi64(0, 2, 1, 3, 4, 6, 5, 7);
+        for (; i + 8 <= n; i += 8) {
+            const uint64_t *c = codes + 4 * i;
+            __m512i low = add_pairs(differing(c, q), differing(c + 8, q));        /* 0 2 0 2 1 3 1 3 */
+            __m512i high = add_pairs(differing(c + 16, q), differing(c + 24, q)); /* 4 6 4 6 5 7 5 7 */
+            __m512i first = _mm512_shuffle_i64x2(low, high, 0x88), second = _mm512_shuffle_i64x2(low, high, 0xDD);
+            put(out + i, _mm512_permutexvar_epi64(order, _mm512_add_epi64(first, second)));
+        }
+    } else {
+        for (; i + 8 <= n; i += 8) {
+            __m512i r[8];
+            for (size_t j = 0; j < 8; j++) r[j] = row(codes + (i + j) * w, query, w);
+            for (size_t j = 0; j < 4; j++) r[j] = add_pairs(r[2 * j], r[2 * j + 1]);
+            __m512i low = _mm512_add_epi64(_mm512_shuffle_i64x2(r[0], r[1], 0x88), _mm512_shuffle_i64x2(r[0], r[1], 0xDD));
+            __m512i high = _mm512_add_epi64(_mm512_shuffle_i64x2(r[2], r[3], 0x88), _mm512_shuffle_i64x2(r[2], r[3], 0xDD));
+            put(out + i, _mm512_add_epi64(_mm512_shuffle_i64x2(low, high, 0x88), _mm512_shuffle_i64x2(low, high, 0xDD)));
+        }
+    }
+    for (; i < n; i++) {
+        unsigned sum = 0;
+        for (size_t j = 0; j < w; j++) sum += POPCOUNT(codes[i * w + j] ^ query[j]);
+        out[i] = (uint16_t)sum;
+    }
+}
+
+#include "search.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif
