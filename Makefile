@@ -5,7 +5,7 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
-GROUND := pyproject.toml setup.py constraints.txt $(wildcard src/semblance/index/native/*)
+GROUND := pyproject.toml setup.py constraints.txt $(wildcard src/semblance/*/native/*)
 
 .PHONY: help setup demo test lint format docs clean
 

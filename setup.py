@@ -1,20 +1,21 @@
-"""The compiled part: Hamming kernels in C. Without a compiler the install goes on, and NumPy does their work."""
+"""The compiled parts: the C files of a room's `native/` folder. Without a compiler the install goes on without them."""
 
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 
-NATIVE = Path("src/semblance/index/native")
+FAST = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math"]
 
 setup(
     ext_modules=[
         Extension(
-            "semblance.index._native",
-            sources=sorted(path.as_posix() for path in NATIVE.glob("*.c")),
-            depends=sorted(path.as_posix() for path in NATIVE.glob("*.h")),
-            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-std=c11"],
+            f"semblance.{folder.parent.name}._native",
+            sources=sorted(path.as_posix() for path in folder.glob("*.c")),
+            depends=sorted(path.as_posix() for path in folder.glob("*.h")),
+            extra_compile_args=[] if sys.platform == "win32" else FAST,
             optional=True,
         )
+        for folder in sorted(Path("src/semblance").glob("*/native"))
     ]
 )
