@@ -152,14 +152,19 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def test_threads_are_told_to_wait_quietly_before_torch_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_told_to_wait_a_little_before_torch_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr(entry.semblance, "main", lambda *_: seen.append(entry.os.environ["OMP_WAIT_POLICY"]))
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "set, so that it is put back")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(
+        entry.semblance, "main", lambda *_: seen.append(entry.os.environ.get("GOMP_SPINCOUNT"))
+    )
     entry.main([])
+    monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     entry.main([])
-    assert seen == ["passive", "active"]
+    assert seen == ["10000", None]
 
 
 def test_the_installed_command_is_this_one(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def examine() -> dict[str, Any]:
         **torch_facts,
         "memory": _memory(),
         "disk_free": shutil.disk_usage(Path.cwd()).free,
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "openmp": {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")},
         "problems": problems,
     }
 
