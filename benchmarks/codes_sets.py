@@ -30,7 +30,10 @@ from semblance.training.loop import train
 __all__ = ["SETS", "Embedded", "open_embedded"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
-SETS: dict[str, tuple[str, str, int]] = {"cifar10": ("train", "photo", 6), "omniglot": ("background", "document", 12)}
+SETS: dict[str, tuple[str, str, int]] = {
+    "cifar10": ("train", "photo", 6),
+    "omniglot": ("background", "document", 12),
+}
 """Name -> the split that trains, its views, epochs."""
 OBJECTIVE = "sme"
 
@@ -71,7 +74,9 @@ def learn(pixels: Array, seen: Array, views: str, epochs: int) -> Array:
     net = plugins.get("encoders", "resnet").build(
         plugins.configure("encoders", "resnet", {"depth": 10, "width": 16, "stem": "64", "size": 32})
     )
-    learner = plugins.get("objectives", OBJECTIVE).Objective(plugins.configure("objectives", OBJECTIVE, {}), net)
+    learner = plugins.get("objectives", OBJECTIVE).Objective(
+        plugins.configure("objectives", OBJECTIVE, {}), net
+    )
     config = TrainConfig(epochs=epochs, batch=64, lr=2e-3, patience=0, views=PRESETS[views])
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -107,7 +107,7 @@ def diagnose(codes: ArrayLike) -> Diagnosis:
         balance=float(np.abs(ones - 0.5).mean()),
         entropy=float(entropy),
         mean_correlation=float(correlation.mean()),
-        max_correlation=float(correlation.max()),
+        max_correlation=min(1.0, float(correlation.max())),
         dead=bits - int(alive.sum()),
         distinct=_distinct(array),
     )

@@ -59,7 +59,7 @@ def frame(dim: int, bits: int, rng: np.random.Generator) -> Wide:
 
 
 def procrustes(products: Wide) -> Wide:
-    """The R with orthonormal rows or columns that maximises `trace(R^T products)`, of the same shape."""
-    left, _, right = np.linalg.svd(products, full_matrices=False)
+    """The orthogonal R that maximises `trace(R^T products)`, all `(k, k)` (Schoenemann 1966)."""
+    left, _, right = np.linalg.svd(products)
     nearest: Wide = left @ right
     return nearest
