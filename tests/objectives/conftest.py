@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semblance import plugins
-from semblance.contracts import Batch
+from semblance.contracts import Batch, Column
+from semblance.images.formats import PHOTO
+from semblance.images.measure import measure_store
 
 
 class Tiny(nn.Module):
@@ -41,6 +43,12 @@ def tiny() -> type[Tiny]:
     return Tiny
 
 
+def toy_columns() -> dict[str, Column]:
+    """What is measured on the 16 images that the contract tests learn from."""
+    patterns = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return measure_store((patterns * 255).to(torch.uint8).permute(0, 2, 3, 1).numpy(), PHOTO)
+
+
 @pytest.fixture
 def make() -> Callable[..., Any]:
     """`make("cbswr", seed=0, dim=8, ...)`: the objective around a tiny encoder."""
@@ -48,7 +56,10 @@ def make() -> Callable[..., Any]:
     def build(name: str = "cbswr", seed: int = 0, **options: Any) -> Any:
         torch.manual_seed(seed)
         config = plugins.configure("objectives", name, {"dim": 8, **options})
-        return plugins.get("objectives", name).Objective(config, Tiny())
+        objective = plugins.get("objectives", name).Objective(config, Tiny())
+        if hasattr(objective, "take_columns"):
+            objective.take_columns(toy_columns())
+        return objective
 
     return build
 

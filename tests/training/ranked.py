@@ -19,6 +19,8 @@ import torch.distributed as dist
 
 from semblance import plugins, ranks
 from semblance.errors import ConfigError
+from semblance.images.formats import PHOTO
+from semblance.images.measure import measure_store
 from semblance.training import loop
 from semblance.training.config import TrainConfig
 
@@ -27,6 +29,19 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "sme with partners": ("sme", {"partner": 0.5}),
     "cbswr fixed": ("cbswr", {"variant": "fixed", "clusters": 4}),
     "cbswr released": ("cbswr", {"variant": "released", "clusters": 5}),
+    "measured, in a sum": ("sme+measure", {"sme.dim": 4, "measure.dim": 4}),
+    "cbswr plus": ("cbswr", {"variant": "plus", "clusters": 4, "memory": 0.9}),
+    "cbswr plus, all on": (
+        "cbswr",
+        {
+            "variant": "plus",
+            "clusters": 4,
+            "teacher": 0.9,
+            "assign": "soft",
+            "rebuild": "features",
+            "memory": 0.5,
+        },
+    ),
     "a sum": ("sme+cbswr", {"sme.dim": 4, "cbswr.dim": 4, "cbswr.clusters": 4}),
     "cbswr through": ("cbswr", {"clusters": 4, "through": True, "negatives": "instances"}),
 }
@@ -43,6 +58,8 @@ def learn(name: str, folder: Path, progress: Any = None, **options: Any) -> dict
     objective = plugins.get("objectives", objective_name).Objective(config, built)
     colours = np.random.default_rng(0).integers(0, 256, (20, 2, 2, 3), dtype=np.uint8)
     pixels = colours.repeat(4, 1).repeat(4, 2)
+    if hasattr(objective, "take_columns"):
+        objective.take_columns(measure_store(pixels, PHOTO))
     plain = {"epochs": 2, "batch": 8, "device": "cpu", "precision": "32", "lr": 1e-3}
     done = loop.train(pixels, objective, TrainConfig(**{**plain, **options}), folder, 8, progress)
     digest = hashlib.blake2b()

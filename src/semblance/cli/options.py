@@ -195,6 +195,11 @@ def training_options(function: F) -> F:
             type=click.Choice(["auto", "photo"]),
             help="photo: 8-bit RGB; auto: other channels and wider values where most files are so.  [auto]",
         ),
+        click.option(
+            "--positives",
+            metavar="WHAT",
+            help="What a second view shows: view, folder, column:NAME or time:NAME of a manifest.  [view]",
+        ),
         click.option("--epochs", type=int, help="How often to see every image.  [from the collection]"),
         click.option("--budget", type=Duration(), help="Last whole epoch that fits: 90s, 10m, 1h30m."),
         click.option("--batch", type=int, help="Images in a step, all processes together.  [128]"),

@@ -23,7 +23,7 @@ class Beginning:
     """Weights for an encoder and, from another collection's model (`continues`), for its head.
 
     `path`: a safetensors file. `hash`: of the file or, where it continues, the model's identity. `name`: as
-    the card says it. `settings`: encoder, its options, size and fit of the model that is continued.
+    the card says it. `settings`: encoder, its options, size, fit and pixels of the model that is continued.
     """
 
     path: Path
@@ -83,6 +83,7 @@ def beginning(
             "encoder_options": described["config"],
             "size": facts["size"],
             "fit": facts["fit"],
+            "pixels": model.pixels,
         },
     )
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semblance.collection import disk, plan, together
+from semblance.collection import columns, disk, plan, together
 from semblance.collection.learn import embed_rows, follow, learn_model, views_preset
 from semblance.collection.log import Log, now
 from semblance.collection.model import Model, plain, versions
@@ -182,6 +182,7 @@ def _make(job: _Job) -> Collection:
     """A new collection, or the rest of one whose build was cut off."""
     seen = plan.survey(job.source, job.options)
     settings = resolve(job.options, len(job.source.items), seen.side, seen.pixels)
+    _check_positives(job.source, settings)
     request = {"settings": settings.record(), "version": versions()["semblance"]}
     resumed = _begin(job, request)
     log = Log(job.folder / "log.jsonl")
@@ -199,6 +200,7 @@ def _make(job: _Job) -> Collection:
             previous,
             settings.pixels,
         )
+    columns.write_given(job.folder, job.source.table, table)
     pixels = open_store(job.folder / "pixels.npy")
     log.write("decoded", readable=len(pixels), unreadable=len(table) - len(pixels))
     _check_images(pixels, table)
@@ -213,6 +215,13 @@ def _make(job: _Job) -> Collection:
     info = _describe(job, settings, table, model, bill, views_preset(settings, pixels))
     del pixels, rows
     return _finish(job, info, "resumed" if resumed else "built")
+
+
+def _check_positives(source: Source, settings: Settings) -> None:
+    """Raise `ConfigError` before anything is decoded where the second views could not be found."""
+    manifest = source.table
+    given = {} if manifest is None else columns.given_columns(manifest)
+    columns.positives(settings.positives, given, [item.path for item in source.items])
 
 
 def _begin(job: _Job, request: dict[str, Any]) -> bool:

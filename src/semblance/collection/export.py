@@ -36,11 +36,11 @@ def export_onnx(what: Collection | Model, path: str | Path, *, overwrite: bool =
     """`path`, an ONNX file from `images` `(n, size, size, 3)` uint8 to `embeddings` `(n, d)` float32.
 
     A model of values takes `(n, size, size, c)`: uint8, or, where it stores 16 bits, the finite values
-    themselves as float32; their curve is inside. Inside are also the crop (where the model has
-    one), scaling to [0, 1], normalisation, encoder, head and L2 normalisation; resizing to `size` is the
-    caller's. `n` is free. The file is kept only if ONNX Runtime gives what torch gives, to within 1e-4.
-    Raises `MissingExtra` without onnx or onnxruntime, `CollectionError` where `path` exists and `overwrite` is
-    not given or where the results differ.
+    themselves as float32; their curve is inside. Inside are also the crop (where the model has one), scaling
+    to [0, 1], normalisation, encoder, head and L2 normalisation; resizing to `size` is the caller's. `n` is
+    free. The file is kept only if ONNX Runtime gives what torch gives, to within 1e-4. Raises `MissingExtra`
+    without onnx or onnxruntime, `CollectionError` where `path` exists and `overwrite` is not given or where
+    the results differ.
     """
     for name in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:

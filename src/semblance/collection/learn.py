@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch import nn
 
 from semblance.collection import disk, together
 from semblance.collection.begin import fill_encoder, fill_head, said
+from semblance.collection.columns import all_columns, positives, read
 from semblance.collection.model import (
     RANDOM,
     Model,
@@ -26,10 +29,10 @@ from semblance.collection.model import (
 )
 from semblance.collection.model import load as load_model
 from semblance.collection.settings import Settings
-from semblance.contracts import Progress
+from semblance.contracts import Column, Progress
 from semblance.encoders._frozen import Frozen
 from semblance.errors import CollectionError, ConfigError
-from semblance.images.store import open_store
+from semblance.images.store import open_store, read_images
 from semblance.images.views_presets import Views, choose_preset
 from semblance.training.loop import TrainResult, train
 
@@ -48,7 +51,7 @@ class Start:
 
 
 def learn_model(
-    settings: Settings, pixels: NDArray[np.uint8], table: Any, folder: Path, progress: Progress | None
+    settings: Settings, pixels: NDArray[Any], table: Any, folder: Path, progress: Progress | None
 ) -> Model:
     """The model learned on `pixels`, saved in `folder/model`.
 
@@ -81,8 +84,11 @@ def follow() -> dict[str, Any]:
     return message
 
 
-def prepare(settings: Settings, pixels: NDArray[np.uint8], views: Views) -> tuple[nn.Module, Start]:
-    """The objective around its encoder, ready to train, and what it starts from."""
+def prepare(
+    settings: Settings, pixels: NDArray[Any], views: Views, columns: Callable[[], Mapping[str, Column]]
+) -> tuple[nn.Module, Start]:
+    """The objective around its encoder, ready to train, and what it starts from. `columns` is called where
+    the objective takes some."""
     seed = settings.training.seed
     encoder: Any = build_encoder(settings.encoder, settings.encoder_config, seed)
     channels = pixels.shape[-1]
@@ -105,11 +111,13 @@ def prepare(settings: Settings, pixels: NDArray[np.uint8], views: Views) -> tupl
     fits = settings.begin is not None and fill_head(objective.head, settings.begin)
     if hasattr(objective, "fit_to"):
         objective.fit_to(view_size(settings.size, views.crop))
+    if hasattr(objective, "take_columns"):
+        objective.take_columns(columns())
     return objective, Start(start, said(settings.begin, fits, RANDOM))
 
 
 def embed_rows(
-    model: Model, pixels: NDArray[np.uint8], folder: Path, device: str, progress: Progress | None
+    model: Model, pixels: NDArray[Any], folder: Path, device: str, progress: Progress | None
 ) -> NDArray[np.float32]:
     """The embeddings `(n, d)` of the store, saved in `folder/embeddings.npy`."""
     rows = model.embed_pixels(pixels, device=device, progress=progress)
@@ -117,7 +125,7 @@ def embed_rows(
     return rows
 
 
-def views_preset(settings: Settings, pixels: NDArray[np.uint8]) -> tuple[str, Views]:
+def views_preset(settings: Settings, pixels: NDArray[Any]) -> tuple[str, Views]:
     """The name of the views' preset and the views; "auto" looks at a sample of the images."""
     return settings.views_for(choose_preset(pixels[spread_rows(len(pixels), 256)]))
 
@@ -126,6 +134,12 @@ def spread_rows(n: int, most: int) -> NDArray[np.int64]:
     """At most `most` of `n` row numbers, evenly spaced."""
     rows: NDArray[np.int64] = np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
     return rows
+
+
+def paths_of(table: Any) -> list[str]:
+    """The path of every row of the store."""
+    rows, paths = table.column("row").to_pylist(), table.column("path").to_pylist()
+    return [path for row, path in sorted(zip(rows, paths, strict=True)) if row >= 0]
 
 
 def data_hash(table: Any) -> str:
@@ -138,12 +152,14 @@ def data_hash(table: Any) -> str:
 
 
 def _train(
-    settings: Settings, pixels: NDArray[np.uint8], folder: Path, progress: Progress | None
+    settings: Settings, pixels: NDArray[Any], folder: Path, progress: Progress | None
 ) -> tuple[str, Views, Any, Start, TrainResult]:
     preset, views = views_preset(settings, pixels)
-    objective, start = prepare(settings, pixels, views)
+    found = functools.partial(all_columns, folder, pixels, settings.pixels, progress)
+    objective, start = prepare(settings, pixels, views, found)
     side = view_size(settings.size, views.crop)
-    result = train(pixels, objective, settings.train_config(views), folder, side, progress)
+    partners = positives(settings.positives, read(folder), paths_of(read_images(folder)))
+    result = train(pixels, objective, settings.train_config(views), folder, side, progress, partners)
     if settings.freeze:
         objective.encoder = objective.encoder.trunk  # type: ignore[union-attr]
     return preset, views, objective, start, result

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semblance.collection.columns import trial_columns
 from semblance.collection.learn import prepare, spread_rows, views_preset
 from semblance.collection.memory import forget_peak, peak_memory
 from semblance.collection.model import plain, view_size
@@ -129,7 +130,7 @@ def make_bill(
         folder = Path(name)
         rate, files, pixels = _try_decoding(source, settings, folder, threads)
         bad, checked = _count_unreadable(source, files, files - len(pixels), threads)
-        measured = _try_training(settings, pixels, max(2, n - bad), folder, progress)
+        measured = _try_training(source, settings, pixels, max(2, n - bad), folder, progress)
         sampled = pixels.nbytes
         del pixels
     good = max(2, n - bad)
@@ -253,14 +254,21 @@ def _count_unreadable(source: Source, tried: int, bad: int, threads: int | None)
 
 
 def _try_training(
-    settings: Settings, pixels: NDArray[np.uint8], n: int, folder: Path, progress: Progress | None
+    source: Source,
+    settings: Settings,
+    pixels: NDArray[Any],
+    n: int,
+    folder: Path,
+    progress: Progress | None,
 ) -> _Measured:
     """A few steps of the real training on the sample, and the rate of embedding it."""
     batch = min(settings.training.batch, n)
     rows = np.resize(np.arange(len(pixels)), max(2, min(n, max(len(pixels), 8 * batch))))
     sample = pixels if len(rows) == len(pixels) else pixels[rows]
     preset, views = views_preset(settings, pixels)
-    objective: Any = prepare(settings, pixels, views)[0]
+    objective: Any = prepare(
+        settings, pixels, views, lambda: trial_columns(source.table, sample, settings.pixels)
+    )[0]
     side = view_size(settings.size, views.crop)
     config = dataclasses.replace(settings.train_config(views), epochs=10_000, budget=None, patience=0)
     times = [time.monotonic()]

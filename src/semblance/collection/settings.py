@@ -39,8 +39,10 @@ class Options:
     a safetensors file that the encoder starts from. `start_from`: a collection whose model (encoder, and head
     where it fits) is continued. `freeze`: only the head learns. `budget`: seconds. `batch`, `epochs`, `size`
     (pixels), `fit` (squash or crop), `seed`. `pixels`: auto, or photo to make 8-bit RGB of whatever can be.
-    `training_options`: fields of `TrainConfig`. `where`: rows of a manifest. `overwrite`: replace a
-    collection made from other options. `device`, `precision`, `threads` do not change what is made.
+    `positives`: what the second view shows: view (the image itself), folder or column:NAME (another of the
+    same), time:NAME (the one before or after in its folder). `training_options`: fields of `TrainConfig`.
+    `where`: rows of a manifest. `overwrite`: replace a collection made from other options. `device`,
+    `precision`, `threads` do not change what is made.
     """
 
     objective: str | None = None
@@ -59,6 +61,7 @@ class Options:
     batch: int | None = None
     size: int | None = None
     fit: str | None = None
+    positives: str | None = None
     pixels: str | None = None
     seed: int | None = None
     where: Mapping[str, Any] | None = None
@@ -103,6 +106,7 @@ class Settings:
     reason: str
     device: str = "auto"
     pixels: PixelFormat = PHOTO
+    positives: str = "view"
 
     def record(self) -> dict[str, Any]:
         """The settings as JSON; equal records give equal collections."""
@@ -116,6 +120,7 @@ class Settings:
                 "size": self.size,
                 "fit": self.fit,
                 "pixels": self.pixels,
+                "positives": self.positives,
                 "views": {"name": self.views, "options": self.views_options},
                 "training": training,
                 "weights": None if self.begin is None else self.begin.hash,
@@ -145,6 +150,7 @@ def resolve(options: Options, images: int, side: int, pixels: PixelFormat = PHOT
     """
     objective = options.objective or "cbswr"
     begin = beginning(options.weights, options.start_from, options.encoder, options.encoder_options)
+    pixels = begin.settings["pixels"] if begin and begin.continues else pixels
     base = {**_setting(objective, options.setting), **(begin.settings if begin else {})}
     aim = plugins.configure(
         "objectives", objective, {**base.get("objective_options", {}), **options.objective_options}
@@ -188,6 +194,7 @@ def resolve(options: Options, images: int, side: int, pixels: PixelFormat = PHOT
         reason=reason,
         device=options.device,
         pixels=pixels,
+        positives=_positives(options.positives or "view"),
     )
 
 
@@ -238,6 +245,13 @@ def _setting(objective: str, name: str | None) -> dict[str, Any]:
     return known[name]
 
 
+def _positives(wanted: str) -> str:
+    kind, _, name = wanted.partition(":")
+    if (kind in ("view", "folder") and not name) or (kind in ("column", "time") and name):
+        return wanted
+    raise ConfigError(f'positives is "{wanted}"', "view, folder, column:NAME or time:NAME")
+
+
 def _encoder_config(name: str, given: Mapping[str, Any], size: int, pixels: PixelFormat) -> Any:
     fields = {one.name for one in dataclasses.fields(plugins.get("encoders", name).Config)}
     # An encoder that is shaped by its input is told the size; one that has a size of its own keeps it.
@@ -274,6 +288,7 @@ def _asked(options: Options) -> dict[str, Any]:
         "views.name": None if options.views == "auto" else options.views,
         "size": options.size,
         "fit": options.fit,
+        "positives": options.positives,
         "pixels.photo": True if options.pixels == "photo" else None,
         "where": options.where,
         "weights": None if begin is None else begin.hash,

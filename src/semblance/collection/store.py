@@ -3,6 +3,7 @@
     collection.json   format, name, model identity, counts, configuration, bill and what really happened
     images.parquet    one row per image: id, row, path, size, hash, duplicate_of, status
     pixels.npy        (n, size, size, c) uint8 or uint16, the readable images
+    columns.parquet   the manifest's other columns, measured.parquet what was measured: see `columns.py`
     model/            see `model.py`
     embeddings.npy    (n, d) float32, one row per row of pixels.npy
     metrics.jsonl     one line per epoch          log.jsonl   one line per event
@@ -28,9 +29,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from semblance.collection import disk
+from semblance.collection.columns import read as read_columns
 from semblance.collection.model import Model, Named
 from semblance.collection.model import load as load_model
-from semblance.contracts import Matches, Progress
+from semblance.contracts import Column, Matches, Progress
 from semblance.errors import CollectionError, InputError, ModelMismatch
 from semblance.images.formats import PixelFormat
 from semblance.images.sources import locate
@@ -103,6 +105,15 @@ class Collection:
     def format(self) -> PixelFormat:
         """What the pixels are; `format.unpack(pixels)` are the values."""
         return PixelFormat.read(self.info["config"].get("pixels"))
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """Name -> what the manifest says of every row of `pixels`, and what was measured on it where an
+        objective asked."""
+        found = read_columns(self.path)
+        if any(len(column.values) != len(self) for column in found.values()):
+            raise ModelMismatch(f"{self.path}: its columns are of other images", REBUILD)
+        return found
 
     @cached_property
     def embeddings(self) -> NDArray[np.float32]:

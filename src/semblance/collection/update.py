@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from semblance.collection import disk
+from semblance.collection.columns import write_given
 from semblance.collection.log import now
 from semblance.collection.settings import Options
 from semblance.collection.store import Collection
@@ -67,6 +68,7 @@ def update(
     if _same(table, old.images):
         return None
     pixels = open_store(folder / "pixels.npy")
+    write_given(folder, source.table, table)
     rows = table.column("row").to_pylist()
     hashes = [h for row, h in sorted(zip(rows, table.column("hash").to_pylist(), strict=True)) if row >= 0]
     known = np.array([before.get(one, -1) for one in hashes])

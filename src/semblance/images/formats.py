@@ -49,8 +49,8 @@ class PixelFormat:
         """The format of a record as JSON holds it; pictures where there is none."""
         if record is None:
             return PHOTO
-        known: dict[str, Any] = dict(record)
-        return cls(**{key: tuple(one) if isinstance(one, list) else one for key, one in known.items()})
+        known: dict[str, Any] = {k: tuple(one) if isinstance(one, list) else one for k, one in record.items()}
+        return cls(**known)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -89,6 +89,11 @@ class PixelFormat:
         centre, scale, low, high = self._curve()
         t = np.asarray(pixels, np.float64) * ((high - low) / TOP) + low
         return (centre + scale * np.sinh(t)).astype(np.float32)
+
+    def scaled(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`(x - centre) / scale` of values of 16 bits `(..., c)`, so that no channel outweighs the others."""
+        centre, scale, _, _ = self._curve()
+        return ((values - centre) / scale).astype(np.float32)
 
     def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Least and greatest value that can be stored, each `(c,)`."""

@@ -1,22 +1,25 @@
 """What can be measured on an image without knowing what it shows: free targets for learning, and for reports.
 
-Per channel c, on the values themselves (0 to 1 for 8 bits): `log_sum_c` (signed: sign(s) log(1 + |s|)), `mean_c`,
-`std_c`, the percentiles `p01_c`, `p50_c`, `p99_c`, `skew_c`; `ratio_c` = `log_sum_c` - `log_sum_{c+1}`, the colour.
+Per channel c, on the values themselves (0 to 1 for 8 bits): `log_sum_c` (sign(s) log(1 + |s|)), `mean_c`,
+`std_c`, the percentiles `p01_c`, `p50_c`, `p99_c`, `skew_c`; `ratio_c` = `log_sum_c` - `log_sum_{c+1}`, the
+colour.
 
 On g, the mean of the channels as they are stored (0 to 1): `laplacian` (log of the variance of the Laplacian:
-sharpness), `gradient` (log of the mean squared central difference) and its shares `gradient_0` to `gradient_7` by
-direction, `ring_0` to `ring_5` (shares of the Fourier power, from coarse to fine), `entropy` (bits, of 256 levels),
-`colourfulness` (three channels only; Hasler and Suesstrunk, SPIE 5007, 2003), `asymmetry` (against itself turned by
-180 degrees, less the lower median; Conselice, ApJS 147, 2003).
+sharpness), `gradient` (log of the mean squared central difference) and its shares `gradient_0` to
+`gradient_7` by direction, `ring_0` to `ring_5` (shares of the Fourier power, from coarse to fine), `entropy`
+(bits, of 256 levels), `colourfulness` (of three channels; Hasler and Suesstrunk, SPIE 5007, 2003),
+`asymmetry` (against itself turned by 180 degrees, less the lower median; Conselice, ApJS 147, 2003).
 
-On the foreground, the levels of g above Otsu's threshold (IEEE Trans. SMC 9, 1979), weighted by what its light w
-exceeds the background's lower median: `area` (share of pixels), `components` (8-connected), `half_light` (radius, share of
-the side), `concentration` (5 log10(r80 / r20)), `ellipticity`, `angle_cos` and `angle_sin` (of twice the position
-angle), `gini` (Lotz et al., AJ 128, 2004). Of an image without foreground they are missing.
+On the foreground, the levels of g above Otsu's threshold (IEEE Trans. SMC 9, 1979), weighted by what its
+light exceeds the background's lower median: `area` (share of pixels), `components` (8-connected),
+`half_light` (radius, share of the side), `concentration` (5 log10(r80 / r20)), `ellipticity`, `angle_cos` and
+`angle_sin` (of twice the position angle), `gini` (Lotz et al., AJ 128, 2004). Of an image without foreground
+they are missing.
 
 Of the file: `aspect` (log of width / height) and `bytes` (log of bytes per pixel).
 
-Images above 64 pixels a side are averaged over whole blocks first. An image takes 0.1 to 0.5 ms on one core.
+Images above 64 pixels a side are averaged over whole blocks first. An RGB image takes 0.1 ms on one core at
+32 pixels and 0.4 ms at 64, one of 12 channels 0.2 and 1.2 ms.
 """
 
 from __future__ import annotations
@@ -66,11 +69,8 @@ def measure_store(
 def measure(pixels: NDArray[Any], kind: PixelFormat) -> dict[str, NDArray[np.float64]]:
     """Name -> `(n,)` of stored images `(n, h, w, c)`; NaN where something cannot be measured."""
     stored = _shrunk(pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max))
-    if kind.bits == 8:
-        values = light = stored
-    else:
-        values = _shrunk(kind.unpack(pixels))
-        light = (values - np.asarray(kind.centre, np.float32)) / np.asarray(kind.scale, np.float32)
+    values = stored if kind.bits == 8 else _shrunk(kind.unpack(pixels))
+    light = stored if kind.bits == 8 else kind.scaled(values)
     g, total = stored.mean(3), light.mean(3)
     found = _channels(values) | _texture(g) | _shape(g, total)
     if stored.shape[3] == 3:
@@ -93,7 +93,8 @@ def _shrunk(x: Floats) -> Floats:
     if by == 1:
         return x
     x = x[:, : h // by * by, : w // by * by]
-    return x.reshape(n, h // by, by, w // by, by, c).mean((2, 4))
+    blocks: Floats = x.reshape(n, h // by, by, w // by, by, c).mean((2, 4))
+    return blocks
 
 
 def _channels(values: Floats) -> dict[str, Any]:
@@ -118,7 +119,6 @@ def _channels(values: Floats) -> dict[str, Any]:
 
 
 def _texture(g: Floats) -> dict[str, Any]:
-    n, h, w = g.shape
     inner = g[:, 1:-1, 1:-1]
     round_it = g[:, :-2, 1:-1] + g[:, 2:, 1:-1] + g[:, 1:-1, :-2] + g[:, 1:-1, 2:] - 4 * inner
     down, right = (g[:, 2:, 1:-1] - g[:, :-2, 1:-1]) / 2, (g[:, 1:-1, 2:] - g[:, 1:-1, :-2]) / 2
@@ -138,9 +138,9 @@ def _texture(g: Floats) -> dict[str, Any]:
 
 
 def _rings(g: Floats) -> NDArray[np.float64]:
-    """`(n, RINGS)` Fourier power by frequency, equal steps up to half a cycle per pixel; the corners count to the
-    last, the mean is left out."""
-    n, h, w = g.shape
+    """`(n, RINGS)` Fourier power by frequency, equal steps up to half a cycle per pixel; the corners count to
+    the last, the mean is left out."""
+    h, w = g.shape[1:]
     power = np.abs(scipy.fft.rfft2(g)) ** 2
     down, across = np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None]
     ring = np.minimum((np.hypot(down, across) * (2 * RINGS)).astype(np.int64), RINGS - 1)
@@ -181,8 +181,8 @@ def _shape(g: Floats, light: Floats) -> dict[str, Any]:
 
 
 def _otsu(counts: NDArray[np.float64]) -> NDArray[np.int64]:
-    """`(n,)` the level t that splits a histogram `(n, LEVELS)` into <= t and > t with most variance between them;
-    the last level, above which there is nothing, where all pixels have one level."""
+    """`(n,)` the level t that splits a histogram `(n, LEVELS)` into <= t and > t with most variance between
+    them; the last level, above which there is nothing, where all pixels have one level."""
     levels = np.arange(counts.shape[1])
     below, first = counts.cumsum(1), (counts * levels).cumsum(1)
     whole, mass = below[:, -1:], first[:, -1:]
@@ -199,7 +199,8 @@ def _median_behind(light: Floats, front: NDArray[np.bool_]) -> NDArray[np.float6
     n = len(light)
     ranked = np.sort(np.where(front, np.float32(np.inf), light).reshape(n, -1), axis=1)
     count = (~front).sum((1, 2))
-    return ranked[np.arange(n), np.maximum((count - 1) // 2, 0)][:, None, None].astype(np.float64)
+    found: NDArray[np.float64] = ranked[np.arange(n), np.maximum((count - 1) // 2, 0)].astype(np.float64)
+    return found[:, None, None]
 
 
 def _gini(weight: NDArray[np.float64], area: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -212,7 +213,7 @@ def _gini(weight: NDArray[np.float64], area: NDArray[np.int64]) -> NDArray[np.fl
 
 
 def _moments(weight: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    n, h, w = weight.shape
+    h, w = weight.shape[1:]
     y, x = np.arange(h)[None, :, None], np.arange(w)[None, None, :]
     whole = weight.sum((1, 2))
     good = whole > 0

@@ -4,7 +4,8 @@ The losses are weighted so that their gradients at the shared feature maps E kee
 steps the norms `g_k = |dL_k / dE|` are measured, and `w_k = (s_k / s_1) (g_1 / g_k)`; the first keeps its own
 scale. (GradNorm, Chen et al., ICML 2018, arXiv 1711.02257, balances the same norms by learning the weights;
 here they are solved for.) The first objective's head makes the embedding that is kept. The views are those
-of the objective that asks for most; one that asks for fewer sees the first of them.
+of the objective that asks for most; one that asks for fewer sees the first of them. A plain view, where one
+asks for it, comes after them.
 """
 
 from __future__ import annotations
@@ -148,6 +149,8 @@ class Combined(nn.Module):
             self.parts[name] = part
         self.views = _common_views(self.parts)
         shares = torch.tensor(config.shares or (1.0,) * len(self.parts))
+        if self._having("take_columns"):
+            self.take_columns = self._take_columns
         self.shares: tuple[float, ...] = tuple((shares / shares.sum()).tolist())
         self.register_buffer("weights", torch.ones(len(self.parts)))
         self.register_buffer("norms", torch.zeros(len(self.parts)))
@@ -160,6 +163,11 @@ class Combined(nn.Module):
                 f"{' and '.join(choosing)} both choose the partners of images",
                 "leave one of them its partners",
             )
+
+    def _take_columns(self, columns: Any) -> None:
+        """Hand the columns to every objective that asks."""
+        for part in self._having("take_columns"):
+            part.take_columns(columns)
 
     @property
     def head(self) -> nn.Module:
@@ -202,7 +210,7 @@ class Combined(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         """`sum_k w_k L_k` of one batch, every view encoded once."""
         maps = self.shared.look(batch.views)
-        losses = [part(Batch(batch.views[: len(_views(part))], batch.ids)) for part in self._list()]
+        losses = [part(Batch(self._seen(part, batch.views), batch.ids)) for part in self._list()]
         self.shared.forget()
         if self.training and self.count % EVERY == 0:
             self._weigh(losses, maps)
@@ -217,6 +225,12 @@ class Combined(nn.Module):
             for term, value in loss.terms.items()
         }
         return Loss(total, terms, self._stats(named))
+
+    def _seen(self, part: Any, views: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Those of the batch's views that one objective asks for."""
+        own = _views(part)
+        drawn = sum(not view.plain for view in own)
+        return (*views[:drawn], *(views[-1:] if len(own) > drawn else ()))
 
     def _weigh(self, losses: Sequence[Loss], maps: Sequence[Tensor]) -> None:
         """Measure every loss's gradient at E and move the weights half way to what would balance them."""
@@ -263,14 +277,17 @@ def _share(part: Any) -> float:
 
 
 def _common_views(parts: nn.ModuleDict) -> tuple[Any, ...]:
-    """The longest list of views; raises `ConfigError` where another's are not its beginning."""
-    most = max((_views(part) for part in parts.values()), key=len)
-    for name, part in parts.items():
-        if _views(part) != most[: len(_views(part))]:
+    """The longest list of drawn views, then a plain one where any part asks for it; raises `ConfigError`
+    where another's drawn views are not its beginning."""
+    drawn = {name: tuple(view for view in _views(part) if not view.plain) for name, part in parts.items()}
+    most = max(drawn.values(), key=len)
+    for name, views in drawn.items():
+        if views != most[: len(views)]:
             raise ConfigError(
                 f"{name} needs other views than the rest of {'+'.join(parts)}", "give them the same views"
             )
-    return most
+    plain = [view for part in parts.values() for view in _views(part) if view.plain]
+    return (*most, *plain[:1])
 
 
 def _recall(module: Combined, keys: Any) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from semblance import ranks
 from semblance.contracts import PAIR, Batch, Loss, Progress
 from semblance.errors import ConfigError
-from semblance.images.views import apply, draw
+from semblance.images.views import apply, centre, draw
 from semblance.training import checkpoint, health
 from semblance.training.config import TrainConfig, choose_precision, learning_rate
 from semblance.training.embed import embed, pixels_to_tensor
@@ -35,6 +35,7 @@ from semblance.training.machine import (
     optimiser_for,
     resident,
 )
+from semblance.training.positives import Positives
 
 __all__ = ["TrainResult", "train"]
 
@@ -61,8 +62,11 @@ def train(
     folder: Path,
     size: int,
     progress: Progress | None = None,
+    positives: Positives | None = None,
 ) -> TrainResult:
-    """Train `objective` (in place) on `pixels` `(n, h, w, c)` uint8; views of `size` pixels.
+    """Train `objective` (in place) on `pixels` `(n, h, w, c)` uint8 or uint16; views of `size` pixels.
+
+    `positives` says whose images make the second views, in place of what the objective says.
 
     Writes `folder/checkpoint/last.safetensors` (every epoch, every two minutes, on Ctrl-C) and
     `folder/metrics.jsonl`; continues from them where they are. Where a process group of torch is open, the
@@ -72,7 +76,7 @@ def train(
     """
     if len(pixels) < 2:
         raise ConfigError(f"{len(pixels)} image cannot be learned from", "at least 2 are needed")
-    return _Training(pixels, objective, config, Path(folder), size, progress).run()
+    return _Training(pixels, objective, config, Path(folder), size, progress, positives).run()
 
 
 class _Training:
@@ -84,7 +88,9 @@ class _Training:
         folder: Path,
         size: int,
         progress: Progress | None,
+        positives: Positives | None,
     ) -> None:
+        self.positives = positives
         self.pixels, self.config, self.size, self.progress = pixels, config, size, progress
         self.folder, self.path = folder, folder / "checkpoint" / "last.safetensors"
         self.batch = min(config.batch, len(pixels)) // ranks.count() * ranks.count()
@@ -96,7 +102,7 @@ class _Training:
         if hasattr(objective, "check_batch"):
             objective.check_batch(self.batch)
         self.views = [
-            (config.views.narrowed(view.area), max(1, round(view.size * size)))
+            (None if view.plain else config.views.narrowed(view.area), max(1, round(view.size * size)))
             for view in getattr(objective, "views", PAIR)
         ]
         keep_memory()
@@ -146,13 +152,16 @@ class _Training:
     def _step(self, epoch: int, step: int) -> None:
         order = self._order(epoch)[step * self.batch : (step + 1) * self.batch]
         stream = checkpoint.stream(self.config.seed, epoch, step)
-        partners = getattr(self.objective, "partners", lambda ids, _: ids)(order, stream)
+        draw_partners = self.positives.draw if self.positives else getattr(self.objective, "partners", None)
+        partners = order if draw_partners is None else draw_partners(order, stream)
         torch.manual_seed(torch.randint(2**62, (), generator=stream).item())
         share = self.batch // ranks.count()
         here = slice(ranks.index() * share, (ranks.index() + 1) * share)
         sources = [self._take(ids[here]) for ids in (order, partners)]
         views = tuple(
-            apply(sources[number % 2], draw(ranges, self.batch, stream)[here], side)
+            centre(sources[0], side, self.config.views.crop)
+            if ranges is None
+            else apply(sources[number % 2], draw(ranges, self.batch, stream)[here], side)
             for number, (ranges, side) in enumerate(self.views)
         )
         rate = learning_rate(self.config, epoch * self.steps + step, self.steps, self.epochs)
@@ -234,6 +243,8 @@ class _Training:
             "size": self.size,
             "steps": [self.steps, self.batch],
         }
+        if self.positives:
+            facts["positives"] = self.positives.name
         identity: dict[str, Any] = json.loads(json.dumps(self.config.identity() | facts))
         return identity
 
