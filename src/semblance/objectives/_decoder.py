@@ -84,14 +84,13 @@ def segment_means(rows: Tensor, one_hot: Tensor, counts: Tensor) -> Tensor:
 
 def shrunk(images: Tensor, side: int) -> Tensor:
     """`(n, c, h, h)` -> `(n, c, side, side)`, each pixel the mean of what it covers."""
-    n, c, h, w = images.shape
+    c, h, w = images.shape[1:]
     if h % side or h != w:
         return F.adaptive_avg_pool2d(images, side)
     by = h // side
-    # Whole rows first: neighbours in memory are added to neighbours, which pooling by windows does not do.
-    rows = images.permute(0, 2, 3, 1).reshape(n, side, by, w * c)
-    whole = sum((rows[:, :, step] for step in range(1, by)), rows[:, :, 0])
-    return (whole.view(n, side, side, by, c).mean(3) / by).permute(0, 3, 1, 2)
+    # As a convolution: several times as fast as pooling where channels are few and lie last.
+    same = torch.eye(c, dtype=images.dtype, device=images.device)[:, :, None, None]
+    return F.conv2d(images, same.expand(c, c, by, by) / by**2, stride=by)
 
 
 @torch.no_grad()
