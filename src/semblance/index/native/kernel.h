@@ -15,6 +15,17 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
+#elif defined(_MSC_VER)
+#define INLINE static __forceinline
+#define NOINLINE static __declspec(noinline)
+#else
+#define INLINE static inline
+#define NOINLINE static
+#endif
+
 #if defined(__GNUC__) && defined(__x86_64__)
 #define X86_PATHS 1
 #else

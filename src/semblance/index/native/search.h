@@ -14,9 +14,7 @@ enum {
     STRIDE = 61        /* one code in so many is in the sample; a prime, so that no period of the data is met */
 };
 
-#define STATE_BYTES ((size_t)1 << 19) /* what the queries of one pass may fill: half of a usual second cache */
-
-static inline uint32_t distance_of(const uint64_t *a, const uint64_t *b, size_t w) {
+INLINE uint32_t distance_of(const uint64_t *a, const uint64_t *b, size_t w) {
     uint32_t sum = 0;
     for (size_t j = 0; j < w; j++) sum += (uint32_t)POPCOUNT(a[j] ^ b[j]);
     return sum;
@@ -45,7 +43,7 @@ static int scan_few(const Asked *asked, Top *tops) {
 }
 
 /* The codes of a tile where `over` has no bit are below the query's limit, as it stood before the tile. */
-static int take(const Asked *asked, size_t tile, size_t i, V over, Top *top) {
+NOINLINE int take(const Asked *asked, size_t tile, size_t i, V over, Top *top) {
     uint64_t lanes[LANES];
     memcpy(lanes, &over, sizeof over);
     const uint64_t *query = asked->queries + i * asked->w;
@@ -59,7 +57,7 @@ static int take(const Asked *asked, size_t tile, size_t i, V over, Top *top) {
     return 0;
 }
 
-static inline int pass_tile(const Asked *asked, size_t tile, const V *table, const Probes *probes, size_t levels,
+INLINE int pass_tile(const Asked *asked, size_t tile, const V *table, const Probes *probes, size_t levels,
                             size_t w, Top *tops) {
     for (size_t i = 0; i < asked->q; i++) {
         uint64_t *probe = probe_at(probes, i);
@@ -114,13 +112,10 @@ static int scan(const Asked *asked, Top *tops) {
     return many(asked) ? scan_many(asked, tops) : scan_few(asked, tops);
 }
 
-/* How many queries pass together: as many as stay near with their matches. */
-static size_t together(const Asked *asked, size_t k) {
-    size_t each = (asked->w * (LOOKUPS * 2 + 8 * LANES) + 256) + 64 * asked->w * 4 + (2 * k + 64) * 8;
-    size_t some = STATE_BYTES / each;
-    some = some < 64 ? 64 : some;
-    size_t most = ((size_t)1 << 28) / each + 1; /* for a k in the millions memory decides */
-    return some < most ? some : most;
+/* How many queries pass together: enough to pay for the tables, as few as fit in memory where k is in the millions. */
+static size_t together(size_t k) {
+    size_t most = ((size_t)1 << 28) / (16 * k + 1);
+    return most < 2048 ? most + 1 : 2048;
 }
 
 /* The limit that a sample of the codes suggests: its j-th distance, j such that k of all codes are below it but
@@ -197,7 +192,7 @@ static int nearest(const Asked *asked, size_t k, int64_t *rows, int32_t *found) 
     }
     int sampled = many(asked) && asked->n >= SAMPLED && k < asked->n / 8;
     int failed = sampled ? sample_of(asked, &sample) : 0;
-    size_t step = together(asked, k < asked->n ? k : asked->n);
+    size_t step = together(k < asked->n ? k : asked->n);
     for (size_t i = 0; i < asked->q && !failed; i += step) {
         Asked some = *asked;
         some.queries += i * asked->w;

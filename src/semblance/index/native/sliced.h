@@ -17,44 +17,42 @@
 #define TRIPLES 21
 #define PER_TRIPLE 10 /* the sum and its complement, the carry for each pattern */
 #define PLANES (TRIPLES * PER_TRIPLE + 2) /* and bit 63, and its complement */
-#define LOOKUPS (2 * TRIPLES + 1)
+#define SHIFT (LANES == 8 ? 6 : LANES == 4 ? 5 : LANES == 2 ? 4 : 3) /* log2 of a plane's bytes */
 #define MOST_LEVELS 17
 
 enum { COUNTS, TAKES_ALL, DONE };
 
-/* A query made ready: mode, then `levels` masks of the adders' start, then LOOKUPS offsets per word. */
+/* A query made ready: mode, then `levels` masks of the adders' start, then per word the word itself and the parity
+ * of each of its patterns. Look-ups are worked out from these two: on the processors at hand loads are dearer. */
 typedef struct {
     size_t levels; /* m: 2^m is at least 64 w */
     size_t stride; /* 64-bit words per probe */
     uint64_t *words;
 } Probes;
 
-static inline V every(uint64_t x) { return (V){0} | x; }
+INLINE V every(uint64_t x) { return (V){0} | x; }
 
-static inline uint64_t *probe_at(const Probes *probes, size_t i) { return probes->words + i * probes->stride; }
+INLINE uint64_t *probe_at(const Probes *probes, size_t i) { return probes->words + i * probes->stride; }
 
 static void probes_shape(Probes *probes, size_t w) {
     probes->levels = 6;
     while (((size_t)1 << probes->levels) < 64 * w) probes->levels++;
-    probes->stride = 1 + probes->levels + (LOOKUPS * w * sizeof(uint16_t) + 7) / 8;
+    probes->stride = 1 + probes->levels + 2 * w;
 }
 
-static inline void probe_limit(const Probes *probes, uint64_t *probe, uint32_t limit) {
+INLINE void probe_limit(const Probes *probes, uint64_t *probe, uint32_t limit) {
     uint64_t top = (uint64_t)1 << probes->levels;
     probe[0] = limit == 0 ? DONE : limit > top ? TAKES_ALL : COUNTS;
     for (size_t i = 0; i < probes->levels; i++) probe[1 + i] = 0 - (((top - limit) >> i) & 1);
 }
 
 static void probe_query(const Probes *probes, uint64_t *probe, const uint64_t *query, size_t w) {
-    uint16_t *offsets = (uint16_t *)(probe + 1 + probes->levels);
-    for (size_t j = 0; j < w; j++, offsets += LOOKUPS) {
-        for (unsigned i = 0; i < TRIPLES; i++) {
-            unsigned pattern = (query[j] >> (3 * i)) & 7;
-            unsigned odd = (pattern ^ (pattern >> 1) ^ (pattern >> 2)) & 1;
-            offsets[2 * i] = (uint16_t)((PER_TRIPLE * i + odd) * sizeof(V));
-            offsets[2 * i + 1] = (uint16_t)((PER_TRIPLE * i + 2 + pattern) * sizeof(V));
-        }
-        offsets[2 * TRIPLES] = (uint16_t)((PER_TRIPLE * TRIPLES + (query[j] >> 63)) * sizeof(V));
+    uint64_t *out = probe + 1 + probes->levels;
+    for (size_t j = 0; j < w; j++) {
+        uint64_t odd = query[j] ^ (query[j] >> 1) ^ (query[j] >> 2), parities = 0;
+        for (unsigned i = 0; i < TRIPLES; i++) parities |= ((odd >> (3 * i)) & 1) << i;
+        out[2 * j] = query[j];
+        out[2 * j + 1] = parities;
     }
 }
 
@@ -97,9 +95,12 @@ static void slice(const uint64_t *codes, size_t n, size_t w, V *table) {
     }
 }
 
-#define AT(i) (*(const V *)(table + offsets[i]))
-#define SUM(i) AT(2 * (i))
-#define CARRY(i) AT(2 * (i) + 1)
+/* (x >> from & mask) in units of planes; both are constants. */
+#define PLANE(x, from, mask) \
+    (((from) < SHIFT ? (x) << (SHIFT - (from)) : (x) >> ((from) - SHIFT)) & ((uint64_t)(mask) << SHIFT))
+#define AT(plane, offset) (*(const V *)(table + (plane) * sizeof(V) + (offset)))
+#define SUM(i) AT(PER_TRIPLE * (i), PLANE(parities, i, 1))
+#define CARRY(i) AT(PER_TRIPLE * (i) + 2, PLANE(word, 3 * (i), 7))
 /* Four triples: two pairs of sums and six carries of weight 2, that is f, g and h of weight 4. */
 #define FOUR(i)                                     \
     ADD(*ones, u, SUM(i), SUM((i) + 1));            \
@@ -109,7 +110,7 @@ static void slice(const uint64_t *codes, size_t n, size_t w, V *table) {
     ADD(*twos, h, u, v);
 
 /* Adds the differing bits of one word; the carry out of bit 5, weight 64, comes back. */
-static inline V add_word(const char *table, const uint16_t *offsets, V *ones, V *twos, V *fours, V *eights,
+INLINE V add_word(const char *table, uint64_t word, uint64_t parities, V *ones, V *twos, V *fours, V *eights,
                          V *sixteens, V *thirtytwos) {
     V u, v, f, g, h, kept, e0, e1, s0, s1, t0, t1, out;
     FOUR(0)
@@ -130,7 +131,7 @@ static inline V add_word(const char *table, const uint16_t *offsets, V *ones, V 
     ADD(*eights, s0, e0, e1);
     FOUR(16)
     ADD(*fours, e0, f, g);
-    ADD(*ones, u, SUM(20), AT(2 * TRIPLES));
+    ADD(*ones, u, SUM(20), AT(PER_TRIPLE * TRIPLES, PLANE(word, 63, 1)));
     ADD(*twos, f, CARRY(20), u);
     ADD(*fours, e1, h, f);
     ADD(*eights, s1, e0, e1);
@@ -140,16 +141,15 @@ static inline V add_word(const char *table, const uint16_t *offsets, V *ones, V 
 }
 
 /* Ones where a code of the tile is not below the limit of the probe. */
-static inline V beyond(const V *tables, const uint64_t *probe, size_t levels, size_t w) {
-    const uint16_t *offsets = (const uint16_t *)(probe + 1 + levels);
-    const uint64_t *start = probe + 1;
+INLINE V beyond(const V *tables, const uint64_t *probe, size_t levels, size_t w) {
+    const uint64_t *start = probe + 1, *words = start + levels;
     V ones = every(start[0]), twos = every(start[1]), fours = every(start[2]), eights = every(start[3]);
     V sixteens = every(start[4]), thirtytwos = every(start[5]);
     V higher[MOST_LEVELS - 6], over = every(0);
     for (size_t i = 6; i < levels; i++) higher[i - 6] = every(start[i]);
-    for (size_t j = 0; j < w; j++, offsets += LOOKUPS) {
+    for (size_t j = 0; j < w; j++) {
         const char *table = (const char *)(tables + PLANES * j);
-        V carry = add_word(table, offsets, &ones, &twos, &fours, &eights, &sixteens, &thirtytwos);
+        V carry = add_word(table, words[2 * j], words[2 * j + 1], &ones, &twos, &fours, &eights, &sixteens, &thirtytwos);
         for (size_t i = 0; i < levels - 6; i++) {
             V out = higher[i] & carry;
             higher[i] ^= carry;

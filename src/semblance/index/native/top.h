@@ -25,7 +25,7 @@ typedef struct {
 static int top_open(Top *top, size_t k, uint32_t limit, size_t bits) {
     top->k = k;
     top->count = top->below = top->total = 0;
-    top->room = k ? 2 * k + 64 : 64;
+    top->room = k + k / 2 + 32;
     top->limit = limit;
     top->keys = malloc(top->room * sizeof *top->keys);
     top->tally = calloc(bits + 2, sizeof *top->tally);
