@@ -94,7 +94,7 @@ def fill_encoder(encoder: nn.Module, begin: Beginning) -> None:
 
 
 def fill_head(head: nn.Module, begin: Beginning) -> bool:
-    """`head` with the weights of the model that is continued; False, and nothing done, where they do not fit."""
+    """`head` with the weights of the model that is continued; False, and nothing done, if they do not fit."""
     if not begin.continues:
         return False
     found = read_weights(begin.path)

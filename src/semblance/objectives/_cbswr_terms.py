@@ -18,9 +18,17 @@ from semblance import ranks
 from semblance.objectives._parts import log_one_minus_softmax
 
 if TYPE_CHECKING:
-    from semblance.objectives.cbswr import Config
+    from semblance.objectives._cbswr_config import Config
 
-__all__ = ["balance", "entropy", "instance_loss", "metric_loss", "reconstruction_loss", "rim_loss"]
+__all__ = [
+    "balance",
+    "entropy",
+    "instance_loss",
+    "metric_loss",
+    "reconstruction_loss",
+    "rim_loss",
+    "sinkhorn",
+]
 
 
 def rim_loss(p: Tensor, entropies: str, mu: float) -> Tensor:
@@ -91,14 +99,19 @@ def reconstruction_loss(
     return error / images[0].numel() if pixels == "mean" else error
 
 
-def balance(logits: Tensor, rounds: int = 3, temperature: float = 0.1) -> Tensor:
-    """Sinkhorn assignment: `(m, K)` cosines -> `(m,)` labels, clusters filled nearly evenly.
+def balance(cosines: Tensor) -> Tensor:
+    """Sinkhorn assignment: `(m, K)` cosines -> `(m,)` labels, clusters filled nearly evenly."""
+    return sinkhorn(cosines).argmax(1)
 
-    Rows and columns of `exp(logits / temperature)` are scaled in turn to equal sums (Cuturi 2013; used for
+
+def sinkhorn(cosines: Tensor, rounds: int = 3, temperature: float = 0.1) -> Tensor:
+    """Logarithms of balanced shares `(m, K)`: every row sums to 1, the columns nearly to m / K.
+
+    Rows and columns of `exp(cosines / temperature)` are scaled in turn to equal sums (Cuturi 2013; used for
     online clustering by Caron et al. 2020), in the log domain.
     """
-    log_q = logits.detach() / temperature
+    log_q = cosines.detach() / temperature
     for _ in range(rounds):
         log_q = log_q - torch.logsumexp(log_q, 0, keepdim=True)
         log_q = log_q - torch.logsumexp(log_q, 1, keepdim=True)
-    return log_q.argmax(1)
+    return log_q

@@ -77,7 +77,7 @@ def segment_means(rows: Tensor, one_hot: Tensor, counts: Tensor) -> Tensor:
     last = rows.dim() == 4 and rows.is_contiguous(memory_format=torch.channels_last)
     ordered = rows.permute(0, 2, 3, 1) if last else rows  # as it lies in memory: nothing is copied
     flat = ordered.reshape(len(rows), -1)
-    means = (one_hot.to(flat.dtype).T @ flat) / counts.clamp(min=1).to(flat.dtype)[:, None]
+    means = (one_hot.to(flat.dtype).T @ flat) / counts.clamp(min=1e-6).to(flat.dtype)[:, None]
     means = means.view(-1, *ordered.shape[1:])
     return means.permute(0, 3, 1, 2) if last else means
 

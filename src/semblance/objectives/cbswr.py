@@ -6,18 +6,18 @@ centroid embeddings of the other clusters present; a decoder redraws each cluste
 map. Use it where images come in groups and a batch holds several of each. Cost over SME: one small
 head and one decoder pass per cluster present, not per image.
 
-One code path, three variants (see `PRESETS`): `released` does what the published code does, faults
+One code path, four variants (see `PRESETS`): `released` does what the published code does, faults
 included; `paper` what the text says; `fixed` mends the terms that the released code left without effect
-and keeps the clusters balanced. Symbols follow the paper: E feature maps, f unit embedding, p cluster
-probabilities, q hard assignment, r mean map of a cluster, c its embedding, tau, alpha, beta, gamma, mu.
+and keeps the clusters balanced; `plus` adds what measurably helps (docs/results/plus.md). Symbols follow
+the paper: E feature maps, f unit embedding, p cluster probabilities, q hard assignment, r mean map of a
+cluster, c its embedding, tau, alpha, beta, gamma, mu.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,16 @@ from torch.nn import functional as F
 from semblance import ranks
 from semblance.contracts import Batch, Encoder, Loss
 from semblance.errors import ConfigError
+from semblance.objectives._cbswr_config import PRESETS, SETTINGS, Config
+from semblance.objectives._cbswr_plus import (
+    Features,
+    Memory,
+    Teacher,
+    Trust,
+    contrast_loss,
+    correlation_loss,
+    soft_shares,
+)
 from semblance.objectives._cbswr_terms import (
     balance,
     entropy,
@@ -49,135 +59,8 @@ __all__ = [
     "rim_loss",
 ]
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "released": {
-        "clusters": 100,
-        "logits": "unit",
-        "scale": 1.0,
-        "entropies": "mixed",
-        "head_decay": 0.0,
-        "assign": "dropout",
-        "positive": "ratio",
-        "negatives": "centroids",
-        "drawing": "full",
-        "target": "centred",
-        "pixels": "mean",
-        "share": 0.0,
-        "partner": 0.5,
-    },
-    "paper": {
-        "clusters": 32,
-        "logits": "raw",
-        "scale": 1.0,
-        "entropies": "plain",
-        "head_decay": 1e-4,
-        "assign": "clean",
-        "positive": "softmax",
-        "negatives": "centroids",
-        "drawing": "full",
-        "target": "image",
-        "pixels": "sum",
-        "share": 0.0,
-        "partner": 0.0,
-    },
-    "fixed": {
-        "clusters": 32,
-        "logits": "cosine",
-        "scale": 10.0,
-        "entropies": "clusters",
-        "head_decay": 1e-4,
-        "assign": "balanced",
-        "positive": "decoupled",
-        "negatives": "instances",
-        "drawing": "half",
-        "target": "image",
-        "pixels": "mean",
-        "share": 0.1,
-        "partner": 0.0,
-    },
-}
-
-SETTINGS: dict[str, dict[str, Any]] = {
-    "released": {
-        "encoder": "googlenet",
-        "size": 256,
-        "views": "released",
-        "objective_options": {"variant": "released"},
-        "training": {
-            "batch": 64,
-            "epochs": 30,
-            "optimiser": "sgd",
-            "lr": 1e-3,
-            "momentum": 0.0,
-            "weight_decay": 0.0,
-            "schedule": "constant",
-        },
-    },
-}
-
-TERMS = ("metric", "rim", "reconstruction")
+TERMS = ("metric", "rim", "decorrelation", "reconstruction")
 EVERY = 20
-
-
-@dataclass(frozen=True)
-class Config:
-    """Every knob of CBSwR; what is left at None takes the value of `variant` (table `PRESETS`).
-
-    `dim` embedding size. `clusters` K. `tau` temperature. `metric`, `rim`, `reconstruction`: alpha, beta,
-    gamma (0 removes the term). `mu` weight of H(Y). `foreign` a, weight of the repulsion. `dropout` of
-    the cluster head. `logits`: L2-normalised (`unit`), `raw`, or cosines times `scale`. `entropies`:
-    H(Y|X) / ln n and H(Y) / ln K (`mixed`), unscaled (`plain`), both / ln K (`clusters`). `head_decay`:
-    weight decay of the cluster head, R(theta). `assign`: with dropout on, `clean`, or `balanced`
-    (Sinkhorn over the batch). `positive`: numerator outside (`ratio`) or inside (`softmax`) the
-    denominator, or outside and against the mean rival instead of their sum (`decoupled`: the gradient of
-    `ratio`, which does not fade, with a value that does not grow with K; Yeh et al. 2022).
-    `through`: gradient reaches the centroids. `target`: mean-subtracted or plain image. `pixels`: squared
-    error averaged or summed over pixels. `share`: where above 0, gamma is set so that the
-    reconstruction's gradient at E is this share of the metric term's. `partner`: chance that the second
-    view shows the image's nearest neighbour. `negatives`: centroids only, or also the `instances`
-    of other clusters (attraction and repulsion of SME that spares one's own cluster).
-    `drawing`: the decoder's side, that of the images or at most half of it and three doublings, against
-    images averaged over areas (F.2.2).
-    """
-
-    variant: Literal["released", "paper", "fixed"] = "fixed"
-    dim: int = 128
-    clusters: int | None = None
-    tau: float = 0.1
-    metric: float = 0.9
-    rim: float = 0.3
-    reconstruction: float = 0.001
-    mu: float = 1.0
-    foreign: float = 1.0
-    dropout: float = 0.6
-    logits: Literal["unit", "raw", "cosine"] | None = None
-    scale: float | None = None
-    entropies: Literal["mixed", "plain", "clusters"] | None = None
-    head_decay: float | None = None
-    assign: Literal["dropout", "clean", "balanced"] | None = None
-    positive: Literal["ratio", "softmax", "decoupled"] | None = None
-    through: bool = False
-    target: Literal["centred", "image"] | None = None
-    pixels: Literal["mean", "sum"] | None = None
-    share: float | None = None
-    partner: float | None = None
-    negatives: Literal["centroids", "instances"] | None = None
-    drawing: Literal["full", "half"] | None = None
-
-    def __post_init__(self) -> None:
-        if self.variant not in PRESETS:
-            raise ConfigError(f'cbswr has no variant "{self.variant}"', f"known: {', '.join(PRESETS)}")
-        if self.clusters is not None and self.clusters < 2:
-            raise ConfigError(f"cbswr.clusters is {self.clusters}", "at least 2 clusters are needed")
-        if self.tau <= 0 or self.dim < 2 or not 0 <= self.dropout < 1:
-            raise ConfigError("cbswr needs tau > 0, dim >= 2 and 0 <= dropout < 1")
-
-    def resolved(self) -> Config:
-        """The same with every None replaced by the variant's value."""
-        preset = PRESETS[self.variant]
-        return replace(
-            self, **{f.name: preset[f.name] for f in fields(self) if getattr(self, f.name) is None}
-        )
 
 
 class ClusterHead(nn.Module):
@@ -220,8 +103,15 @@ class Objective(nn.Module):
         self.head = UnitHead(encoder.dim, config.dim)
         self.cluster = ClusterHead(self.settings)
         self.partner = Partners(self.settings.partner or 0.0)
-        self.decoder = None
-        if config.reconstruction > 0:
+        s = self.settings
+        k = s.clusters or 0
+        self.trust = Trust(k) if s.spare == "earned" else None
+        self.memory = Memory(k, config.dim, s.memory) if s.memory else None
+        self.teacher = Teacher(encoder, self.head, self.cluster, s.teacher) if s.teacher else None
+        self.decoder: Decoder | Features | None = None
+        if config.reconstruction > 0 and s.rebuild == "features":
+            self.decoder = Features(encoder.dim)
+        elif config.reconstruction > 0:
             full = doublings(encoder)
             stages = full if self.settings.drawing == "full" else max(1, min(full - 1, 3))
             self.decoder = Decoder(encoder.dim, encoder.channels, stages)
@@ -242,7 +132,7 @@ class Objective(nn.Module):
 
     def check_batch(self, batch: int) -> None:
         """Raise `ConfigError` where more clusters were asked for than images are in a batch (A.8)."""
-        if self.config.variant == "fixed" and (self.config.clusters or 0) > batch:
+        if self.config.variant in ("fixed", "plus") and (self.config.clusters or 0) > batch:
             raise ConfigError(
                 f"cbswr.clusters is {self.config.clusters}, a batch has {batch} images",
                 f"at most {batch} clusters, or a larger batch and more images",
@@ -265,29 +155,37 @@ class Objective(nn.Module):
     def _loss(self, images: Tensor, maps: Tensor, features: Tensor) -> Loss:
         s = self.settings
         assert s.clusters is not None
-        f_local = self.head(features)
-        first, second = (ranks.gather(view) for view in f_local.chunk(2))
+        first, second = (ranks.gather(view) for view in self.head(features).chunk(2))
         f = torch.cat([first, second])
         noisy, clean = self.cluster(f)
         p = torch.softmax(noisy, 1)
         m = len(first)
+        clean = clean if self.teacher is None else self.teacher(images)
         q = self._assign(noisy[:m], clean[:m]).repeat(2)
-        one_hot = F.one_hot(q, s.clusters)
-        counts = one_hot.sum(0)
-        present = counts > 0
-        here = self._slice(one_hot, m)
-        pooled = ranks.total(here.to(features.dtype).T @ features) / counts.clamp(min=1)[:, None]
+        if self.trust is not None and self.training:
+            self.trust.see(q[:m], self._assign(noisy[m:], clean[m:]))
+        belongs = F.one_hot(q, s.clusters)
+        if s.assign == "soft":
+            belongs = soft_shares(clean[:m] / self.cluster.scale).repeat(2, 1)
+        counts = belongs.sum(0)
+        here = self._slice(belongs, m)
+        pooled = ranks.total(here.to(features.dtype).T @ features) / counts.clamp(min=1e-6)[:, None]
         c = self.head(pooled if s.through else pooled.detach())
-        c = c if s.through else c.detach()
+        c, present = c if s.through else c.detach(), counts > 0
+        if self.memory is not None:
+            c, present = self.memory(c, present)
         terms: dict[str, Tensor] = {}
         if s.metric:
-            metric = metric_loss(f, torch.cat([second, first]).detach(), c, q, present, s)
-            if s.negatives == "instances":
-                metric = metric + instance_loss(f, q, s.tau)
-            terms["metric"] = s.metric * metric
+            terms["metric"] = s.metric * self._metric(f, c, q, present)
         if s.rim:
             terms["rim"] = s.rim * rim_loss(p, s.entropies or "clusters", s.mu)
-        error = self._reconstruct(images, maps, here, counts) if self.decoder is not None else None
+        if s.decorrelate:
+            terms["decorrelation"] = s.decorrelate * correlation_loss(f)
+        error = None
+        if isinstance(self.decoder, Features):
+            error = self.decoder(features, here, counts)
+        elif self.decoder is not None:
+            error = self._reconstruct(images, maps, here, counts)
         self._weigh(terms, error, maps)
         if error is not None:
             terms["reconstruction"] = error * self.gamma.clone()
@@ -299,10 +197,29 @@ class Objective(nn.Module):
             self._stats(first, second, p, counts),
         )
 
+    def _metric(self, f: Tensor, c: Tensor, q: Tensor, present: Tensor) -> Tensor:
+        """`L_m` against foreign centroids and, where asked for, the same against instances."""
+        s = self.settings
+        loss = torch.zeros((), device=f.device, dtype=f.dtype)
+        if s.central:
+            first, second = f.chunk(2)
+            loss = s.central * metric_loss(f, torch.cat([second, first]).detach(), c, q, present, s)
+        if s.negatives == "instances" and s.spare == "all":
+            return loss + instance_loss(f, q, s.tau)
+        if s.negatives == "instances":
+            trust = self.trust() if self.trust is not None else f.new_zeros(len(c))
+            return loss + contrast_loss(f, q, trust.to(f.dtype), s.tau)
+        return loss
+
+    def after_step(self) -> None:
+        """The teacher, where there is one, follows."""
+        if self.teacher is not None:
+            self.teacher.follow(self.encoder, self.head, self.cluster)
+
     def _assign(self, noisy: Tensor, clean: Tensor) -> Tensor:
         if self.settings.assign == "dropout":
             return noisy.detach().argmax(1)
-        if self.settings.assign == "balanced":
+        if self.settings.assign in ("balanced", "soft"):
             return balance(clean / self.cluster.scale)
         return clean.argmax(1)
 
@@ -315,7 +232,7 @@ class Objective(nn.Module):
         return torch.cat([rows[:m][own], rows[m:][own]])
 
     def _reconstruct(self, images: Tensor, maps: Tensor, one_hot: Tensor, counts: Tensor) -> Tensor:
-        assert self.decoder is not None
+        assert isinstance(self.decoder, Decoder)
         target = images if self.settings.target == "image" else _centred(images)
         if self.settings.drawing == "half":
             target = shrunk(target, maps.shape[-1] << len(self.decoder.norms))
@@ -357,6 +274,7 @@ class Objective(nn.Module):
             "marginal_entropy": entropy(p.mean(0)) / k,
             "degenerate": (used < 2).float(),
             "gamma": self.gamma.clone(),
+            **({} if self.trust is None else {"trust": self.trust().mean()}),
             **{f"share.{name}": share for name, share in zip(TERMS, shares, strict=True)},
         }
 

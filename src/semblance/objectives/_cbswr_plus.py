@@ -1,0 +1,176 @@
+"""What the variant `plus` of CBSwR adds: pure functions first, then what remembers something over batches.
+
+`f` unit embeddings `(n, d)`, two views stacked; `q` hard assignment `(n,)`; `c` centroid embeddings `(K, d)`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semblance import ranks
+from semblance.objectives._cbswr_terms import sinkhorn
+from semblance.objectives._parts import log_one_minus_softmax
+
+__all__ = ["Features", "Memory", "Teacher", "Trust", "contrast_loss", "correlation_loss", "soft_shares"]
+
+
+def contrast_loss(f: Tensor, q: Tensor, trust: Tensor, tau: float) -> Tensor:
+    """Instances against instances, sparing those of one's own cluster as far as it is trusted.
+
+    `trust` `(K,)` in [0, 1]; `w_ij = 1 - trust_q(i)` where q(i) = q(j), else 1. Attraction without the pair
+    in its denominator (decoupled: Yeh et al., ECCV 2022, Eq. 4), repulsion as in SME (Ye et al., CVPR 2019):
+    `mean_i [log sum_j w_ij exp(f_i.f_j / tau) - f_i.f_pair / tau - sum_j w_ij log(1 - P_ij)]` over the
+    j that are neither i nor its pair, P a softmax over all but i; right-hand side detached.
+    """
+    n = len(f)
+    rows = torch.arange(n, device=f.device)
+    pair = (rows + n // 2) % n
+    itself = rows[:, None] == rows[None, :]
+    foreign = ~itself & (pair[:, None] != rows[None, :])
+    w = torch.where(q[:, None] == q[None, :], 1 - trust[q][:, None], torch.ones_like(trust[:1])) * foreign
+    logits = f @ f.detach().T / tau
+    log_not, _ = log_one_minus_softmax(logits, ~itself)
+    tiny = torch.finfo(logits.dtype).tiny
+    attraction = torch.logsumexp(logits + w.clamp(min=tiny).log(), 1) - logits[rows, pair]
+    repulsion: Tensor = -(log_not * w).sum(1)
+    return (attraction + repulsion).mean()
+
+
+def correlation_loss(f: Tensor) -> Tensor:
+    """`1/d sum_{a != b} C_ab^2`, C the correlations between the d numbers of the rows `f` `(n, d)`.
+
+    The redundancy term of Zbontar et al. (ICML 2021, arXiv 2103.03230, Eq. 1) within one view, as the
+    covariance term of Bardes et al. (ICLR 2022, arXiv 2105.04906, Eq. 4) is. A constant column correlates
+    with none.
+    """
+    n, d = f.shape
+    x = f * d**0.5
+    x = x - x.mean(0)
+    covariance = x.T @ x / (n - 1)
+    spread = covariance.diagonal().clamp(min=1e-6).sqrt()
+    c = covariance / (spread[:, None] * spread[None, :])
+    return (c.square().sum() - c.diagonal().square().sum()) / d
+
+
+def soft_shares(cosines: Tensor) -> Tensor:
+    """Shares `(m, K)` of every row in the clusters, rows summing to 1, clusters filled nearly evenly."""
+    return sinkhorn(cosines).exp()
+
+
+class Trust(nn.Module):
+    """How far each cluster has earned it that its members are spared: `forward() -> (K,)` in [0, 1].
+
+    A cluster is worth what its assignments are worth: the share of its images whose other view lands in it
+    too, beyond what chance would give, over about the last 1 / (1 - rate) batches. It starts at 0.
+    """
+
+    hits: Tensor
+    tries: Tensor
+
+    def __init__(self, clusters: int, rate: float = 0.95) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("hits", torch.zeros(clusters))
+        self.register_buffer("tries", torch.zeros(clusters))
+
+    @torch.no_grad()
+    def see(self, first: Tensor, second: Tensor) -> None:
+        """Take in one batch's labels of both views, `(m,)` each."""
+        k = len(self.hits)
+        one_hot = F.one_hot(first, k).to(self.hits.dtype)
+        agree = (first == second).to(self.hits.dtype)
+        self.tries.mul_(self.rate).add_(one_hot.sum(0))
+        self.hits.mul_(self.rate).add_(agree @ one_hot)
+
+    def forward(self) -> Tensor:
+        """Agreement above chance; a cluster seen less than ten times is not trusted yet."""
+        chance = 1 / len(self.hits)
+        agreement = self.hits / self.tries.clamp(min=10)
+        return ((agreement - chance) / (1 - chance)).clamp(min=0)
+
+
+class Memory(nn.Module):
+    """Centroid embeddings that outlive their batch: a moving mean, back on the sphere."""
+
+    centroids: Tensor
+    seen: Tensor
+
+    def __init__(self, clusters: int, dim: int, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("centroids", torch.zeros(clusters, dim))
+        self.register_buffer("seen", torch.zeros(clusters, dtype=torch.bool))
+
+    def forward(self, c: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch's centroids `(K, d)` and which are present `(K,)` -> all that were ever, and which."""
+        rate = torch.where(self.seen, self.rate, 0.0).to(c.dtype)[:, None]
+        moved = F.normalize(rate * self.centroids.to(c.dtype) + (1 - rate) * c, dim=1)
+        moved = torch.where(present[:, None], moved, self.centroids.to(c.dtype))
+        seen = self.seen | present
+        if self.training:
+            self.centroids.copy_(moved.detach())
+            self.seen.copy_(seen)
+        return moved, seen
+
+
+class Teacher(nn.Module):
+    """A copy of encoder, head and cluster head that follows them slowly and says who belongs where."""
+
+    def __init__(self, encoder: Any, head: nn.Module, cluster: nn.Module, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.copies = nn.ModuleList(copy.deepcopy(part) for part in (encoder, head, cluster))
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Itself; batch statistics are the student's, averaged."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(n, c, h, w)` of this rank, both views stacked -> cluster logits of all ranks' rows."""
+        encoder, head, cluster = self.copies
+        views = head(encoder(images)).chunk(2)
+        clean: Tensor = cluster(torch.cat([ranks.gather(view) for view in views]))[1]
+        return clean
+
+    @torch.no_grad()
+    def follow(self, *parts: Any) -> None:
+        """Move every weight and statistic a step of 1 - rate towards those of `parts`."""
+        for own, theirs in zip(self.copies, parts, strict=True):
+            for mine, new in zip(own.state_dict().values(), theirs.state_dict().values(), strict=True):
+                if mine.is_floating_point():
+                    mine.lerp_(new.to(mine.dtype), 1 - self.rate)
+                else:
+                    mine.copy_(new)
+
+
+class Features(nn.Module):
+    """Reconstruction in feature space: from a cluster's mean features, the features of its members.
+
+    `sum_i |u_i - D(r_q(i))|^2 / n` with u the unit features, detached, and D one linear layer: like the pixel
+    form it equals, up to a constant, drawing each cluster once against its members' mean (F.3).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+
+    def forward(self, features: Tensor, belongs: Tensor, counts: Tensor) -> Tensor:
+        """`features` `(n, dim)` of this rank, `belongs` `(n, K)`, `counts` `(K,)` over all ranks -> error."""
+        share = belongs.to(features.dtype)
+        most = counts.to(features.dtype).clamp(min=1e-6)[:, None]
+        mean = ranks.total(share.T @ features) / most
+        u = F.normalize(features, dim=1).detach()
+        members = ranks.total(share.T @ u) / most
+        drawn = self.linear(F.normalize(mean, dim=1))
+        fit = (counts[:, None] * (drawn - members).square()).sum()
+        inside = ranks.total(u.square().sum()) - (counts[:, None] * members.square()).sum()
+        error: Tensor = (fit + inside) / counts.sum()
+        return error
