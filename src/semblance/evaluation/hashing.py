@@ -30,7 +30,7 @@ from semblance.index.exact import BLOCK_BYTES
 
 __all__ = ["TIES", "HashScores", "Measures", "score_codes", "score_lists", "score_splits", "table"]
 
-TIES = "Ties: mean over all orders of items at equal distance [least, greatest value of any order]"
+TIES = "Ties: mean over all orders of items at equal distance [least, greatest over orders, query by query]"
 """What every number of `table` says about ties."""
 
 Split = Mapping[str, NDArray[np.int64]]
@@ -170,11 +170,13 @@ def table(rows: Mapping[str, HashScores]) -> str:
     if any(scores.summary.keys() != first.keys() for scores in rows.values()):
         raise InputError("the rows have different measures", "make one table of each kind")
     shown = [key for key in first if not key.endswith(("_pessimistic", "_optimistic"))]
-    head = ["row", "protocol", "bits", "queries", "database", "distinct codes", *shown]
+    looks = ("distinct codes", "bit balance", "bit correlation")
+    head = ["row", "protocol", "bits", "queries", "database", *looks, *shown]
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for name, scores in rows.items():
-        sizes = (scores.bits, len(scores.queries), scores.database, scores.codes.distinct)
-        cells = [name, scores.protocol, *(f"{size:,}" for size in sizes)]
+        codes, sizes = scores.codes, (scores.bits, len(scores.queries), scores.database)
+        cells = [name, scores.protocol, *(f"{size:,}" for size in (*sizes, codes.distinct))]
+        cells += [f"{codes.balance:.3f}", f"{codes.mean_correlation:.3f}"]
         cells += [_cell(scores.summary, key) for key in shown]
         lines.append(f"| {' | '.join(cells)} |")
     left_out = sum(scores.left_out for scores in rows.values())
