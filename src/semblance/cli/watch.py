@@ -126,10 +126,12 @@ def shown(path: Path) -> str:
 
 def finish(collection: Collection, say: Callable[[str], None], as_json: bool) -> None:
     """Say what came of it, and on the last line where it is."""
+    from semblance.collection.checks import said_of
+
     counts = collection.info["counts"]
     report = collection.path / "report.html"
     if as_json:
-        kept = ("name", "model", "counts", "bill", "actual", "config")
+        kept = ("name", "model", "counts", "bill", "actual", "config", "columns")
         where = {"collection": collection.path, "report": report if report.is_file() else None}
         facts = {key: collection.info.get(key) for key in kept}
         screen.print_json({**where, "outcome": collection.outcome, **facts})
@@ -138,5 +140,7 @@ def finish(collection: Collection, say: Callable[[str], None], as_json: bool) ->
         f"{collection.outcome}: {counts['images']:,} files, {counts['unreadable']:,} unreadable, "
         f"{counts['duplicates']:,} exact duplicates"
     )
+    for line in said_of(collection.info.get("columns")):
+        say(line)
     where_report = f"  ·  open {shown(report)}" if report.is_file() else ""
     click.echo(shown(collection.path) + where_report)

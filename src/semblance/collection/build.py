@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from semblance.collection import columns, disk, plan, together
-from semblance.collection.learn import embed_rows, follow, learn_model, views_preset
+from semblance.collection.checks import check_columns
+from semblance.collection.learn import embed_rows, follow, learn_model, paths_of, views_preset
 from semblance.collection.log import Log, now
 from semblance.collection.model import Model, plain, versions
 from semblance.collection.plan import Plan
@@ -213,6 +214,9 @@ def _make(job: _Job) -> Collection:
         rows = embed_rows(model, pixels, job.folder, job.options.device, job.progress)
     log.write("embedded", rows=len(rows))
     info = _describe(job, settings, table, model, bill, views_preset(settings, pixels))
+    info["columns"] = check_columns(
+        settings.objective_config, columns.read(job.folder), rows, paths_of(table)
+    )
     del pixels, rows
     return _finish(job, info, "resumed" if resumed else "built")
 

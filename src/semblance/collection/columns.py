@@ -157,19 +157,14 @@ def _column(array: Any) -> Column | None:
     if pa.types.is_dictionary(kind):
         return _column(array.dictionary_decode())
     if pa.types.is_boolean(kind):
-        return _category(
-            ["true" if one else "false" if one is not None else None for one in array.to_pylist()]
-        )
+        return _category([None if one is None else str(one).lower() for one in array.to_pylist()])
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         values = [math.nan if one is None else float(one) for one in array.to_pylist()]
         return Column(_finite(np.array(values, np.float64)))
-    if pa.types.is_temporal(kind):
-        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-            array = array.cast(pa.timestamp("us", tz=kind.tz if pa.types.is_timestamp(kind) else None)).cast(
-                pa.int64()
-            )
-            return _column_of_numbers(array, 1e-6)
-        return None
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        zone = kind.tz if pa.types.is_timestamp(kind) else None
+        ticks = array.cast(pa.timestamp("us", tz=zone)).cast(pa.int64()).to_pylist()
+        return Column(np.array([math.nan if one is None else one * 1e-6 for one in ticks], np.float64))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _from_text(array.to_pylist())
     return None

@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from semblance import plugins
+from semblance.collection.checks import kept_columns
 from semblance.collection.model import RANDOM, build_encoder, plain, view_size
 from semblance.contracts import Progress
 from semblance.errors import ConfigError, InputError
 from semblance.evaluation import protocol, tables
+from semblance.evaluation.columns import as_rows
 from semblance.images.sources import folder_labels
 from semblance.training.embed import embed
 
@@ -72,7 +74,8 @@ def rows_of(
 ) -> dict[str, NDArray[np.float32]]:
     """Name -> embeddings `(n, d)`: "raw pixels", "untrained encoder", "frozen start", "learned".
 
-    The untrained encoder has the random weights that the training's seed gives; where the training began
+    Where a training used columns, those kept are scored too, "columns alone" and beside the embedding. The
+    untrained encoder has the random weights that the training's seed gives; where the training began
     from those, the frozen start is the same array.
     """
     model, pixels = collection.model, collection.pixels
@@ -92,12 +95,20 @@ def rows_of(
     if model.facts["training"]["start"] != RANDOM:
         encoder.load_state_dict(model.start_weights())
         frozen = features("frozen start")
-    return {
+    learned = np.asarray(collection.embeddings)
+    rows = {
         "raw pixels": protocol.raw_pixels(pixels),
         "untrained encoder": untrained,
         "frozen start": frozen,
-        "learned": np.asarray(collection.embeddings),
+        "learned": learned,
     }
+    kept = kept_columns(collection.info.get("columns"), collection.columns)
+    if kept:
+        rows["columns alone"] = as_rows(kept)
+        rows["learned + columns"] = np.concatenate([learned, rows["columns alone"]], axis=1) / np.float32(
+            2**0.5
+        )
+    return rows
 
 
 def _labels_in_order(

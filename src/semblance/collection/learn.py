@@ -36,7 +36,16 @@ from semblance.images.store import open_store, read_images
 from semblance.images.views_presets import Views, choose_preset
 from semblance.training.loop import TrainResult, train
 
-__all__ = ["data_hash", "embed_rows", "follow", "learn_model", "prepare", "spread_rows", "views_preset"]
+__all__ = [
+    "data_hash",
+    "embed_rows",
+    "follow",
+    "learn_model",
+    "paths_of",
+    "prepare",
+    "spread_rows",
+    "views_preset",
+]
 
 SAMPLE = 2048
 """Images that pixel statistics and the choice of views look at."""

@@ -217,7 +217,7 @@ class _Centroids(nn.Module):
     @torch.no_grad()
     def _follow(self, z: Tensor, wanted: Tensor) -> None:
         there = wanted >= 0
-        levels, place = torch.unique(wanted[there], return_inverse=True)  # type: ignore[no-untyped-call]
+        levels, place = torch.unique(wanted[there], return_inverse=True)
         mean = torch.zeros(len(levels), SIDE, device=z.device).index_add_(0, place, z[there])
         mean = mean / torch.bincount(place, minlength=len(levels))[:, None]
         kept = MOMENTUM * self.seen[levels].to(mean.dtype)[:, None]
