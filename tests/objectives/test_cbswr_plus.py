@@ -120,6 +120,24 @@ def test_trust_is_earned_by_agreement() -> None:
     assert few().tolist() == [0, 0, 0, 0]  # two images of ten that trust asks for
 
 
+def test_untrusted_clusters_leave_the_embedding_alone(make: Make, batch: Make) -> None:
+    """At first only instances and correlations move the encoder; the cluster head learns all the same."""
+    objective = make("cbswr", variant="plus", clusters=4, metric=0.0, decorrelate=0.0).train()
+    objective.trust.see = lambda first, second: None
+    objective(batch(8)).total.backward()
+    assert not any(p.grad is not None and p.grad.any() for p in objective.encoder.parameters())
+    assert objective.cluster.linear.weight.grad.any()
+    slopes = []
+    for trusted in (0.25, 0.75):
+        objective.trust.hits.fill_(100 * (trusted * 0.75 + 0.25))
+        objective.trust.tries.fill_(100)
+        objective.zero_grad()
+        torch.manual_seed(0)
+        objective(batch(8)).total.backward()
+        slopes.append(objective.encoder.first.weight.grad.clone())
+    assert torch.allclose(3 * slopes[0], slopes[1], rtol=1e-3, atol=1e-7)
+
+
 def test_memory_is_a_moving_mean_on_the_sphere() -> None:
     memory = Memory(3, 4, 0.75).train()
     one, two = unit_rows(3, 4, 1).float(), unit_rows(3, 4, 2).float()
@@ -200,7 +218,7 @@ def test_it_trains_and_its_state_survives(
         loss.total.backward()
         optimiser.step()
         objective.after_step()
-        assert {"metric", "rim"} <= set(loss.terms)
+        assert {"metric", "rim", "decorrelation"} <= set(loss.terms)
         return float(loss.total.detach())
 
     losses = [step(0, number) for number in range(30)]
@@ -213,11 +231,11 @@ def test_it_trains_and_its_state_survives(
 
 def test_nothing_foreign_and_no_clusters_at_all(make: Make, batch: Make) -> None:
     """All in one cluster: the centroid term is 0; without it and without trust plain contrast is left."""
-    objective = make("cbswr", variant="plus", clusters=4, memory=0.0, spare="none").train()
+    objective = make("cbswr", variant="plus", clusters=4, memory=0.0, spare="never").train()
     objective._assign = lambda noisy, clean: torch.zeros(len(clean), dtype=torch.int64)
     loss = objective(batch(8))
     assert torch.isfinite(loss.total)
-    plain = make("cbswr", variant="plus", clusters=4, memory=0.0, spare="none", central=0.0).train()
+    plain = make("cbswr", variant="plus", clusters=4, memory=0.0, spare="never", central=0.0).train()
     plain._assign = objective._assign
     assert float(plain(batch(8)).terms["metric"].detach()) == pytest.approx(
         float(loss.terms["metric"].detach()), rel=1e-5

@@ -89,9 +89,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "partner": 0.0,
         "central": 1.0,
         "spare": "earned",
-        "memory": 0.9,
+        "memory": 0.0,
         "teacher": 0.0,
-        "rebuild": "pixels",
+        "rebuild": "nothing",
         "decorrelate": 0.1,
     },
 }
@@ -136,14 +136,14 @@ class Config:
     images averaged over areas (F.2.2).
 
     The knobs of `plus` (F.4): `central`: weight of L_m, the term against foreign centroids, beside that
-    against instances. `spare`: instances of one's own cluster are no negatives at all (`all`), less as far as
-    the cluster has `earned` it (see `_cbswr_plus.Trust`), or like all others (`none`); in the latter two the
-    attraction among instances is decoupled.
-    `memory`: centroids move by 1 - memory per batch and are rivals where no image of theirs is in the batch;
-    0: those of the batch. `teacher`: momentum of a copy of encoder and heads that assigns; 0: none. `assign`
-    = `soft`: balanced shares in every cluster instead of one. `rebuild`: what is drawn from a cluster's mean
-    map, its images or the `features` of its members. `decorrelate`: weight of the squared correlations
-    between the numbers of an embedding.
+    against instances. `spare`: instances of one's own cluster are no negatives at all (`all`), or like all
+    others (`never`), or less as far as the cluster has `earned` it; then the trust in the clusters also
+    scales `central` and what L_rim does to the embedding (see `_cbswr_plus.Trust`). In the latter two the
+    attraction among instances is decoupled. `memory`: centroids move by 1 - memory per batch and are rivals
+    where no image of theirs is in the batch; 0: those of the batch. `teacher`: momentum of a copy of encoder
+    and heads that assigns; 0: none. `assign` = `soft`: balanced shares in every cluster instead of one.
+    `rebuild`: what is drawn from a cluster's mean map, its images, the `features` of its members, or nothing.
+    `decorrelate`: weight of the squared correlations between the numbers of an embedding.
     """
 
     variant: Literal["released", "paper", "fixed", "plus"] = "fixed"
@@ -170,10 +170,10 @@ class Config:
     negatives: Literal["centroids", "instances"] | None = None
     drawing: Literal["full", "half"] | None = None
     central: float | None = None
-    spare: Literal["all", "earned", "none"] | None = None
+    spare: Literal["all", "earned", "never"] | None = None
     memory: float | None = None
     teacher: float | None = None
-    rebuild: Literal["pixels", "features"] | None = None
+    rebuild: Literal["pixels", "features", "nothing"] | None = None
     decorrelate: float | None = None
 
     def __post_init__(self) -> None:

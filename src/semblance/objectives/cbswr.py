@@ -111,7 +111,7 @@ class Objective(nn.Module):
         self.decoder: Decoder | Features | None = None
         if config.reconstruction > 0 and s.rebuild == "features":
             self.decoder = Features(encoder.dim)
-        elif config.reconstruction > 0:
+        elif config.reconstruction > 0 and s.rebuild == "pixels":
             full = doublings(encoder)
             stages = full if self.settings.drawing == "full" else max(1, min(full - 1, 3))
             self.decoder = Decoder(encoder.dim, encoder.channels, stages)
@@ -157,7 +157,8 @@ class Objective(nn.Module):
         assert s.clusters is not None
         first, second = (ranks.gather(view) for view in self.head(features).chunk(2))
         f = torch.cat([first, second])
-        noisy, clean = self.cluster(f)
+        t = 1.0 if self.trust is None else self.trust().mean().to(f.dtype)
+        noisy, clean = self.cluster(f if self.trust is None else t * f + (1 - t) * f.detach())
         p = torch.softmax(noisy, 1)
         m = len(first)
         clean = clean if self.teacher is None else self.teacher(images)
@@ -176,7 +177,7 @@ class Objective(nn.Module):
             c, present = self.memory(c, present)
         terms: dict[str, Tensor] = {}
         if s.metric:
-            terms["metric"] = s.metric * self._metric(f, c, q, present)
+            terms["metric"] = s.metric * self._metric(f, c, q, present, t)
         if s.rim:
             terms["rim"] = s.rim * rim_loss(p, s.entropies or "clusters", s.mu)
         if s.decorrelate:
@@ -197,13 +198,13 @@ class Objective(nn.Module):
             self._stats(first, second, p, counts),
         )
 
-    def _metric(self, f: Tensor, c: Tensor, q: Tensor, present: Tensor) -> Tensor:
-        """`L_m` against foreign centroids and, where asked for, the same against instances."""
+    def _metric(self, f: Tensor, c: Tensor, q: Tensor, present: Tensor, t: Tensor | float) -> Tensor:
+        """`L_m` against foreign centroids, as far as they are trusted, and against instances if asked for."""
         s = self.settings
         loss = torch.zeros((), device=f.device, dtype=f.dtype)
         if s.central:
             first, second = f.chunk(2)
-            loss = s.central * metric_loss(f, torch.cat([second, first]).detach(), c, q, present, s)
+            loss = s.central * t * metric_loss(f, torch.cat([second, first]).detach(), c, q, present, s)
         if s.negatives == "instances" and s.spare == "all":
             return loss + instance_loss(f, q, s.tau)
         if s.negatives == "instances":
