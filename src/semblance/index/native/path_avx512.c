@@ -30,33 +30,35 @@ static int usable(void) {
            __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi");
 }
 
-static inline int any_below(const uint16_t *d, uint16_t limit) {
+INLINE int any_below(const uint16_t *d, uint16_t limit) {
     __m512i most = _mm512_set1_epi16((short)limit);
     return (_mm512_cmplt_epu16_mask(_mm512_loadu_si512(d), most) |
             _mm512_cmplt_epu16_mask(_mm512_loadu_si512(d + 32), most)) != 0;
 }
 #define ANY_BELOW(d, limit) any_below(d, limit)
 
-static inline __m512i differing(const uint64_t *codes, __m512i query) {
+INLINE __m512i differing(const uint64_t *codes, __m512i query) {
     return _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(codes), query));
 }
 
 /* Sums of pairs of neighbours of a and of b: lane 2i from a, lane 2i + 1 from b. */
-static inline __m512i add_pairs(__m512i a, __m512i b) {
+INLINE __m512i add_pairs(__m512i a, __m512i b) {
     return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
 }
 
-static inline void put(uint16_t *out, __m512i found) { _mm_storeu_si128((__m128i *)out, _mm512_cvtepi64_epi16(found)); }
+INLINE void put(uint16_t *out, __m512i found) { _mm_storeu_si128((__m128i *)out, _mm512_cvtepi64_epi16(found)); }
 
-/* The population counts of one code of any width, in eight lanes. */
-static inline __m512i row(const uint64_t *code, const uint64_t *query, size_t w) {
-    __m512i sum = _mm512_setzero_si512();
-    for (size_t j = 0; j < w; j += 8) {
-        __mmask8 there = w - j >= 8 ? 0xFF : (__mmask8)((1u << (w - j)) - 1);
-        __m512i word = _mm512_xor_si512(_mm512_maskz_loadu_epi64(there, code + j), _mm512_maskz_loadu_epi64(there, query + j));
-        sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(word));
-    }
+/* The population counts of one code of any width, in eight lanes: whole vectors, then the `rest` under a mask. */
+INLINE __m512i row(const uint64_t *code, const uint64_t *query, size_t whole, __mmask8 rest, __m512i last) {
+    __m512i sum = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_maskz_loadu_epi64(rest, code + whole), last));
+    for (size_t j = 0; j < whole; j += 8)
+        sum = _mm512_add_epi64(sum, differing(code + j, _mm512_loadu_si512(query + j)));
     return sum;
+}
+
+/* Sums over the pairs of lanes of a, then of b: four codes' halves become two codes' wholes. */
+INLINE __m512i add_halves(__m512i a, __m512i b) {
+    return _mm512_add_epi64(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xDD));
 }
 
 static void distances(const uint64_t *codes, size_t n, size_t w, const uint64_t *query, uint16_t *out) {
@@ -76,17 +78,17 @@ static void distances(const uint64_t *codes, size_t n, size_t w, const uint64_t 
             const uint64_t *c = codes + 4 * i;
             __m512i low = add_pairs(differing(c, q), differing(c + 8, q));        /* 0 2 0 2 1 3 1 3 */
             __m512i high = add_pairs(differing(c + 16, q), differing(c + 24, q)); /* 4 6 4 6 5 7 5 7 */
-            __m512i first = _mm512_shuffle_i64x2(low, high, 0x88), second = _mm512_shuffle_i64x2(low, high, 0xDD);
-            put(out + i, _mm512_permutexvar_epi64(order, _mm512_add_epi64(first, second)));
+            put(out + i, _mm512_permutexvar_epi64(order, add_halves(low, high)));
         }
     } else {
+        size_t whole = w / 8 * 8;
+        __mmask8 rest = (__mmask8)((1u << (w - whole)) - 1);
+        __m512i last = _mm512_maskz_loadu_epi64(rest, query + whole);
+#define ROW(k) row(codes + (i + (k)) * w, query, whole, rest, last)
         for (; i + 8 <= n; i += 8) {
-            __m512i r[8];
-            for (size_t j = 0; j < 8; j++) r[j] = row(codes + (i + j) * w, query, w);
-            for (size_t j = 0; j < 4; j++) r[j] = add_pairs(r[2 * j], r[2 * j + 1]);
-            __m512i low = _mm512_add_epi64(_mm512_shuffle_i64x2(r[0], r[1], 0x88), _mm512_shuffle_i64x2(r[0], r[1], 0xDD));
-            __m512i high = _mm512_add_epi64(_mm512_shuffle_i64x2(r[2], r[3], 0x88), _mm512_shuffle_i64x2(r[2], r[3], 0xDD));
-            put(out + i, _mm512_add_epi64(_mm512_shuffle_i64x2(low, high, 0x88), _mm512_shuffle_i64x2(low, high, 0xDD)));
+            __m512i low = add_halves(add_pairs(ROW(0), ROW(1)), add_pairs(ROW(2), ROW(3)));
+            __m512i high = add_halves(add_pairs(ROW(4), ROW(5)), add_pairs(ROW(6), ROW(7)));
+            put(out + i, add_halves(low, high));
         }
     }
     for (; i < n; i++) {

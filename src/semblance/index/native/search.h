@@ -44,16 +44,20 @@ static int scan_few(const Asked *asked, Top *tops) {
 
 /* The codes of a tile where `over` has no bit are below the query's limit, as it stood before the tile. */
 NOINLINE int take(const Asked *asked, size_t tile, size_t i, V over, Top *top) {
-    uint64_t lanes[LANES];
+    uint64_t lanes[LANES], any = 0;
     memcpy(lanes, &over, sizeof over);
+    for (size_t lane = 0; lane < LANES; lane++) any |= ~lanes[lane];
     const uint64_t *query = asked->queries + i * asked->w;
-    for (size_t lane = 0; lane < LANES; lane++)
-        for (uint64_t left = ~lanes[lane]; left; left &= left - 1) {
-            size_t row = tile + 64 * lane + POPCOUNT((left & (0 - left)) - 1);
+    for (; any; any &= any - 1) {
+        unsigned bit = POPCOUNT((any & (0 - any)) - 1);
+        for (size_t lane = 0; lane < LANES; lane++) {
+            size_t row = tile + LANES * bit + lane;
+            if ((lanes[lane] >> bit) & 1) continue;
             if (row >= asked->n) return 0;
             uint32_t distance = distance_of(asked->codes + row * asked->w, query, asked->w);
             if (distance < top->limit && top_push(top, distance, row)) return -1;
         }
+    }
     return 0;
 }
 

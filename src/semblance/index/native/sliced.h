@@ -56,38 +56,60 @@ static void probe_query(const Probes *probes, uint64_t *probe, const uint64_t *q
     }
 }
 
-#define EXCHANGE(step, mask)                                                \
-    for (size_t k = 0; k < 64; k += 2 * (step))                             \
-        for (size_t i = k; i < k + (step); i++) {                           \
-            V low = x[i], high = x[i + (step)];                             \
-            V moved = ((low >> (step)) ^ high) & every(UINT64_C(mask));     \
-            x[i] = low ^ (moved << (step));                                 \
-            x[i + (step)] = high ^ moved;                                   \
-        }
+#define EXCHANGE(a, b, step, mask)                                        \
+    do {                                                                   \
+        V moved_ = (((a) >> (step)) ^ (b)) & every(UINT64_C(mask));        \
+        (a) ^= moved_ << (step);                                           \
+        (b) ^= moved_;                                                     \
+    } while (0)
+
+/* Three of the six steps of transposing 64 by 64 bits, in eight registers: 32, 16, 8 and then 4, 2, 1. */
+#define THREE_STEPS(r, far, far_mask, mid, mid_mask, near, near_mask)                                          \
+    EXCHANGE(r[0], r[4], far, far_mask); EXCHANGE(r[1], r[5], far, far_mask);                                  \
+    EXCHANGE(r[2], r[6], far, far_mask); EXCHANGE(r[3], r[7], far, far_mask);                                  \
+    EXCHANGE(r[0], r[2], mid, mid_mask); EXCHANGE(r[1], r[3], mid, mid_mask);                                  \
+    EXCHANGE(r[4], r[6], mid, mid_mask); EXCHANGE(r[5], r[7], mid, mid_mask);                                  \
+    EXCHANGE(r[0], r[1], near, near_mask); EXCHANGE(r[2], r[3], near, near_mask);                              \
+    EXCHANGE(r[4], r[5], near, near_mask); EXCHANGE(r[6], r[7], near, near_mask);
+
+/* Planes of one word: bit i of lane l of plane b is bit b of code LANES * i + l. */
+static void transpose(const uint64_t *words, V *planes) {
+    for (size_t i = 0; i < 8; i++) {
+        V r[8];
+        for (size_t j = 0; j < 8; j++) memcpy(r + j, words + LANES * (i + 8 * j), sizeof(V));
+        THREE_STEPS(r, 32, 0x00000000FFFFFFFF, 16, 0x0000FFFF0000FFFF, 8, 0x00FF00FF00FF00FF)
+        for (size_t j = 0; j < 8; j++) planes[i + 8 * j] = r[j];
+    }
+    for (size_t i = 0; i < 64; i += 8) {
+        V r[8];
+        for (size_t j = 0; j < 8; j++) r[j] = planes[i + j];
+        THREE_STEPS(r, 4, 0x0F0F0F0F0F0F0F0F, 2, 0x3333333333333333, 1, 0x5555555555555555)
+        for (size_t j = 0; j < 8; j++) planes[i + j] = r[j];
+    }
+}
 
 /* The table of up to TILE codes: PLANES vectors for each word. Codes beyond n count as zeros. */
 static void slice(const uint64_t *codes, size_t n, size_t w, V *table) {
     for (size_t j = 0; j < w; j++, table += PLANES) {
-        uint64_t raw[64 * LANES];
+        uint64_t word[TILE];
         V x[64];
-        if (n < TILE) memset(raw, 0, sizeof raw);
-        for (size_t lane = 0; lane < LANES; lane++)
-            for (size_t i = 0; i < 64 && 64 * lane + i < n; i++) raw[LANES * i + lane] = codes[(64 * lane + i) * w + j];
-        memcpy(x, raw, sizeof x);
-        EXCHANGE(32, 0x00000000FFFFFFFF)
-        EXCHANGE(16, 0x0000FFFF0000FFFF)
-        EXCHANGE(8, 0x00FF00FF00FF00FF)
-        EXCHANGE(4, 0x0F0F0F0F0F0F0F0F)
-        EXCHANGE(2, 0x3333333333333333)
-        EXCHANGE(1, 0x5555555555555555)
+        const uint64_t *from = codes;
+        if (w > 1 || n < TILE) {
+            for (size_t i = 0; i < n; i++) word[i] = codes[i * w + j];
+            for (size_t i = n; i < TILE; i++) word[i] = 0;
+            from = word;
+        }
+        transpose(from, x);
         for (size_t i = 0; i < TRIPLES; i++) {
             V a = x[3 * i], b = x[3 * i + 1], c = x[3 * i + 2], *out = table + PER_TRIPLE * i;
+            V carry;
             out[0] = a ^ b ^ c;
             out[1] = ~out[0];
-            for (unsigned p = 0; p < 4; p++) {
+            for (unsigned p = 0; p < 4; p++) { /* p: whether the query's bits of a and b are set */
                 V u = p & 1 ? ~a : a, v = p & 2 ? ~b : b;
-                out[2 + p] = (u & v) | (c & (u | v));
-                out[2 + (p ^ 7)] = ~out[2 + p];
+                carry = (u & v) | (c & (u | v));
+                out[2 + p] = carry;
+                out[2 + (p ^ 7)] = ~carry;
             }
         }
         table[PER_TRIPLE * TRIPLES] = x[63];
