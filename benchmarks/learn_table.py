@@ -42,12 +42,58 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("docs/results/learn.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("docs/results/learn.md"))
+    parser.add_argument("--ablation", type=Path, default=Path("docs/results/ablation.jsonl"))
     wanted = parser.parse_args()
-    records = [json.loads(line) for line in wanted.results.read_text(encoding="utf-8").splitlines()]
-    records = [record for record in records if record["scores"]]
-    text = "\n".join(page(records)) + "\n"
+    records = [record for record in read(wanted.results) if record["row"] in ORDER]
+    text = "\n".join([*page(records), *ablation(read(wanted.ablation))]) + "\n"
     wanted.out.write_text(text, encoding="utf-8")
     print(text)
+
+
+def read(path: Path) -> Records:
+    """The runs of a result file, the last of each seed, set, setting and row."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = [record for record in map(json.loads, lines) if record["scores"]]
+    return list({(r["seed"], r["set"], r["setting"], r["row"]): r for r in found}.values())
+
+
+def ablation(records: Records) -> Iterable[str]:
+    """What stands between `fixed` and SME: every arm against both, in one run on one machine."""
+    if not records:
+        return
+    machines = sorted({record["machine"] for record in records})
+    yield "\n# What stands between `fixed` and SME\n"
+    yield 'Made by `benchmarks/learn.py run --out docs/results/ablation.jsonl --arms SME "CBSwR fixed"` and'
+    yield f"`--arms ablation`, on {'; '.join(machines)}. Each arm changes one thing of `fixed`; differences in"
+    yield "points with 95 % intervals of a paired bootstrap over classes, of scores averaged over seeds."
+    groups: dict[tuple[str, str], dict[str, Records]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        groups[record["set"], record["setting"]][record["row"]].append(record)
+    for (name, setting), rows in sorted(groups.items()):
+        arms = [row for row in rows if row == "SME" or "fixed" in row]
+        if "SME" not in arms or "CBSwR fixed" not in arms:
+            continue
+        yield f"\n## {name}, {SETTINGS[setting]}\n"
+        yield "| arm | seeds | R@1 | MAP@R | R@1 less SME's | MAP@R less SME's | MAP@R less `fixed`'s |"
+        yield "| --- " * 7 + "|"
+        for arm in sorted(arms, key=lambda arm: (arm != "SME", arm != "CBSwR fixed", arm)):
+            seeds = {run["seed"] for run in rows[arm]}
+            means = [100 * np.mean(per_class(rows[arm], metric)) for metric in ("recall@1", "map@r")]
+            cells = [f"{mean:.1f}" for mean in means]
+            pairs = (("SME", "recall@1"), ("SME", "map@r"), ("CBSwR fixed", "map@r"))
+            cells += [difference(rows, arm, *pair) for pair in pairs]
+            yield f"| {arm} | {len(seeds)} | {' | '.join(cells)} |"
+
+
+def difference(rows: dict[str, Records], arm: str, against: str, metric: str) -> str:
+    """`arm` less `against` over the seeds that both have."""
+    if arm == against:
+        return "-"
+    shared = {run["seed"] for run in rows[arm]} & {run["seed"] for run in rows[against]}
+    if not shared:
+        return "-"
+    a, b = (per_class([r for r in rows[row] if r["seed"] in shared], metric) for row in (arm, against))
+    return paired_class_bootstrap(100 * a, 100 * b, np.arange(len(a))).text
 
 
 def page(records: Records) -> Iterable[str]:
