@@ -6,7 +6,7 @@ multiple of 8) and `seed: int = 0`. `Coder` offers:
 `fit(x, y=None) -> itself`: learns from embeddings `(n, d)` float32; a memory map is read in blocks, so a
 streamed fit is the full fit. `y` is used only by a coder whose class attribute `labels` is True: `(n,)` whole
 numbers, or `(n, classes)` bool where a row may have several; -1 or a row without True is unlabelled and left
-out.
+out. Where nobody gave labels, clusters serve: `pseudo_labels(x, clusters)`.
 `project(x) -> (n, bits) float32`: the real values before the sign, for asymmetric search.
 `encode(x) -> (n, bits / 8) uint8`: bit i is set where `project` is at least 0; bit i is bit `i % 8` of byte
 `i // 8`, which is `numpy.packbits(..., bitorder="little")`.
@@ -25,7 +25,8 @@ rest comes with it, and `tests/codes/test_contract.py` finds the file by itself.
 from __future__ import annotations
 
 from semblance.codes._bits import diagnose, pack, unpack
+from semblance.codes._clusters import pseudo_labels
 from semblance.codes._coder import ThresholdCoder
 from semblance.codes._files import identity, load, save
 
-__all__ = ["ThresholdCoder", "diagnose", "identity", "load", "pack", "save", "unpack"]
+__all__ = ["ThresholdCoder", "diagnose", "identity", "load", "pack", "pseudo_labels", "save", "unpack"]
