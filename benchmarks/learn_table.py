@@ -65,7 +65,8 @@ def ablation(records: Records) -> Iterable[str]:
     yield "\n# What stands between `fixed` and SME\n"
     yield 'Made by `benchmarks/learn.py run --out docs/results/ablation.jsonl --arms SME "CBSwR fixed"` and'
     yield f"`--arms ablation`, on {'; '.join(machines)}. Each arm changes one thing of `fixed`;"
-    yield "differences in points with 95 % intervals of a paired bootstrap over classes, of scores averaged over seeds."
+    yield "differences in points, with 95 % intervals of a paired bootstrap over classes, of scores"
+    yield "averaged over seeds."
     groups: dict[tuple[str, str], dict[str, Records]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         groups[record["set"], record["setting"]][record["row"]].append(record)
