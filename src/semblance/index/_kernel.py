@@ -50,7 +50,7 @@ def library() -> ctypes.CDLL | None:
     except (OSError, AttributeError):
         return None
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    asked = [ctypes.c_int, pointer, size, size, pointer, size]
+    asked: list[Any] = [ctypes.c_int, pointer, size, size, pointer, size]
     native.semblance_nearest.argtypes = [*asked, size, pointer, pointer]
     native.semblance_within.argtypes = [*asked, ctypes.c_uint32, ctypes.POINTER(ctypes.c_void_p), pointer]
     native.semblance_count.argtypes = [*asked, size, pointer]
@@ -93,7 +93,7 @@ def nearest(
         _call("nearest", name, codes[first:last], queries[start:stop], k, rows.ctypes.data, found.ctypes.data)
         return rows, found
 
-    return _shared(part, codes, queries, threads, functools.partial(_join_nearest, k=k))
+    return _shared(part, codes, queries, threads, lambda *found: _join_nearest(k, *found))
 
 
 def within(
@@ -179,7 +179,7 @@ def _shared(
 
 
 def _join_nearest(
-    parts: list[tuple[Rows, Distances]], starts: list[int], by_codes: bool, k: int
+    k: int, parts: list[tuple[Rows, Distances]], starts: list[int], by_codes: bool
 ) -> tuple[Rows, Distances]:
     if not by_codes:
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([found for _, found in parts])

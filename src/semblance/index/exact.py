@@ -14,19 +14,16 @@ configured (`Config.memory_mb`) beside the vectors and the answer. Vectors with 
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from semblance.contracts import Matches
-from semblance.errors import CollectionError, ConfigError, InputError
-from semblance.files import disk_error
+from semblance.errors import ConfigError, InputError
+from semblance.index._codes import as_ids
+from semblance.index._folder import read_about, read_array, unreadable, write_folder
 from semblance.index._search import BLOCK_BYTES, Floats, Ids, as_vectors, nearest, within
 
 __all__ = ["BLOCK_BYTES", "Config", "Index", "as_vectors", "nearest", "within"]
@@ -52,6 +49,7 @@ class Index:
     """
 
     recall = 1.0
+    takes = "vectors"
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
@@ -85,7 +83,7 @@ class Index:
             start = int(self._ids.max()) + 1 if len(self) else 0
             new = np.arange(start, start + len(array), dtype=np.int64)
         else:
-            new = _ids(ids)
+            new = as_ids(ids)
             if len(new) != len(array):
                 raise InputError(f"{len(array)} vectors came with {len(new)} ids")
             values, counts = np.unique(new, return_counts=True)
@@ -97,22 +95,27 @@ class Index:
         self._ids = np.concatenate([self._ids, new])
         return new
 
-    def search(self, queries: ArrayLike, k: int) -> Matches:
-        """The k nearest of each query `(q, d)`, ordered by (distance, id); -1 and inf pad `k > n`."""
+    def search(self, queries: ArrayLike, k: int, among: ArrayLike | None = None) -> Matches:
+        """The k nearest of each query `(q, d)`, ordered by (distance, id); -1 and inf pad `k > n`.
+
+        `among` `(m,)`: the ids to which the search is confined; ids that are not in the index count for none.
+        """
         asked = as_vectors(queries, self.dim, "queries")
         if not len(self) and k >= 1:
             shape = (len(asked), k)
             return Matches(np.full(shape, -1, dtype=np.int64), np.full(shape, np.inf, dtype=np.float32))
-        return nearest(asked, self._gallery(asked), k, ids=self._ids, block_bytes=self._block_bytes)
+        gallery, ids = self._among(asked, among)
+        return nearest(asked, gallery, k, ids=ids, block_bytes=self._block_bytes)
 
-    def within(self, queries: ArrayLike, radius: float) -> Matches:
+    def within(self, queries: ArrayLike, radius: float, among: ArrayLike | None = None) -> Matches:
         """All at a distance of at most `radius`, ordered by (distance, id), padded to the longest row."""
         asked = as_vectors(queries, self.dim, "queries")
-        return within(asked, self._gallery(asked), radius, ids=self._ids, block_bytes=self._block_bytes)
+        gallery, ids = self._among(asked, among)
+        return within(asked, gallery, radius, ids=ids, block_bytes=self._block_bytes)
 
     def remove(self, ids: ArrayLike) -> None:
         """Forget the vectors under `ids`. Raises `InputError` if one is not there; none is removed then."""
-        gone = _ids(ids)
+        gone = as_ids(ids)
         absent = gone[~np.isin(gone, self._ids)]
         if len(absent):
             raise InputError(f"id {int(absent[0])} is not in the index")
@@ -124,34 +127,11 @@ class Index:
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the folder `path`: `vectors.npy`, `ids.npy`, `index.json`; all of it or nothing.
 
-        Raises `CollectionError` if `path` exists and `overwrite` is not set.
+        Raises `CollectionError` if `path` exists and `overwrite` is not set, or is no index.
         """
-        target = Path(path)
-        if target.exists() and not overwrite:
-            raise CollectionError(f"{target} is already there", "set overwrite to replace it")
-        beside = target.with_name(f".{target.name}.{os.getpid()}.new")
-        shutil.rmtree(beside, ignore_errors=True)
-        try:
-            beside.mkdir(parents=True)
-            stored = self._gallery(np.empty((0, self.dim or 1), dtype=np.float32))
-            about = {"format": 1, "index": "exact", "dim": self.dim, "config": asdict(self.config)}
-            for name, array in (("vectors.npy", stored), ("ids.npy", self._ids)):
-                with (beside / name).open("wb") as file:
-                    np.save(file, array)
-                    file.flush()
-                    os.fsync(file.fileno())
-            (beside / "index.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
-            if target.exists():
-                old = target.with_name(f".{target.name}.{os.getpid()}.old")
-                target.rename(old)
-                beside.rename(target)
-                shutil.rmtree(old)
-            else:
-                beside.rename(target)
-        except OSError as error:
-            raise disk_error(target, error) from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        stored = self._gallery(np.empty((0, self.dim or 1), dtype=np.float32))
+        about = {"dim": self.dim, "config": asdict(self.config)}
+        write_folder(path, "exact", about, {"vectors": stored, "ids": self._ids}, overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Index:
@@ -159,19 +139,15 @@ class Index:
 
         Raises `CollectionError` if the folder is not one that `save` wrote.
         """
-        folder = Path(path)
+        about = read_about(path, "exact")
+        stored, ids = read_array(path, "vectors", "exact"), np.array(read_array(path, "ids", "exact"))
         try:
-            about: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            stored = np.load(folder / "vectors.npy", mmap_mode="r")
-            ids = np.load(folder / "ids.npy")
-            index = cls(Config(**about["config"]))
-            sound = about["format"] == 1 and about["index"] == "exact" and stored.dtype == np.float32
-            dim = about["dim"]
-            if not sound or ids.dtype != np.int64 or stored.shape != (len(ids), dim or 1):
+            index, dim = cls(Config(**about["config"])), about["dim"]
+            sound = stored.dtype == np.float32 and ids.dtype == np.int64 and ids.ndim == 1
+            if not sound or stored.shape != (len(ids), dim or 1):
                 raise ValueError("its parts do not fit together")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            message = f"{folder} cannot be read as an exact index: {error}"
-            raise CollectionError(message, "build it again") from error
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise unreadable(path, "exact", error) from error
         if dim is not None:
             index._parts = [stored]
         index._ids = ids
@@ -186,12 +162,10 @@ class Index:
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0] if self._parts else np.empty((0, like.shape[1]), dtype=np.float32)
 
-
-def _ids(values: ArrayLike) -> Ids:
-    """`values` as `(n,)` int64; raises `InputError` for anything but whole numbers from 0."""
-    array = np.atleast_1d(np.asarray(values))
-    if array.size == 0:
-        return np.empty(0, dtype=np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu" or int(array.min()) < 0:
-        raise InputError("ids must be whole numbers from 0 on")
-    return array.astype(np.int64)
+    def _among(self, like: Floats, among: ArrayLike | None) -> tuple[Floats, Ids]:
+        """The vectors to search and their ids."""
+        gallery = self._gallery(like)
+        if among is None:
+            return gallery, self._ids
+        rows = np.flatnonzero(np.isin(self._ids, as_ids(among)))
+        return gallery[rows], self._ids[rows]

@@ -12,6 +12,7 @@
 
 typedef uint64_t V __attribute__((vector_size(32)));
 #define NAME path_avx2
+#define FEW 6 /* from so many queries on a tile is sliced: its table costs as much as measuring for these */
 #define POPCOUNT(x) ((unsigned)__builtin_popcountll(x))
 #define ALL_SET(v) _mm256_testc_si256((__m256i)(v), _mm256_set1_epi64x(-1))
 

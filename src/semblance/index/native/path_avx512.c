@@ -14,6 +14,7 @@
 
 typedef uint64_t V __attribute__((vector_size(64)));
 #define NAME path_avx512
+#define FEW 16 /* from so many queries on a tile is sliced: its table costs as much as measuring for these */
 #define POPCOUNT(x) ((unsigned)__builtin_popcountll(x))
 #define TERNARY(a, b, c, table) ((V)_mm512_ternarylogic_epi64((__m512i)(a), (__m512i)(b), (__m512i)(c), table))
 #define ADD(sum, carry, x, y)                \

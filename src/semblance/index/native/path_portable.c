@@ -6,6 +6,7 @@ typedef uint64_t V __attribute__((vector_size(16)));
 #else
 typedef uint64_t V;
 #endif
+#define FEW 6 /* from so many queries on a tile is sliced: its table costs as much as measuring for these */
 #define NAME path_portable
 
 #if defined(__GNUC__) && defined(__aarch64__)

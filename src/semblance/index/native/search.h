@@ -1,13 +1,12 @@
 /* Nearest, within and count for one path. See kernel.h; top.h keeps the matches, sliced.h serves many queries.
  *
  * The including file defines, beside what sliced.h asks for: distances(codes, n, w, query, out), which writes n
- * distances; ANY_BELOW(d, limit), whether one of 64 is; POPCOUNT(word); NAME, the path's Path.
+ * distances; ANY_BELOW(d, limit), whether one of 64 is; POPCOUNT(word); FEW; NAME, the path's Path.
  */
 #include "sliced.h"
 #include "top.h"
 
 enum {
-    FEW = 12,          /* from so many queries on a tile is sliced: its table costs as much as that many look-ups */
     WIDEST = 16,       /* words of a code up to which tables stay near */
     SPAN = 2048,       /* codes measured at a time for few queries */
     SAMPLED = 1 << 15, /* from so many codes on a sample sets the first limit */
