@@ -108,8 +108,10 @@ class Objective(Protocol):
     `take_columns(columns)`: once, before anything else; name -> `Column` of the store's rows, measured
     and given ones. Labels for a supervised objective come this way too.
     `before_epoch(embed)`: once an epoch; `embed()` gives the `(n, dim)` features of the whole store.
+    `order(shuffled, batch)`: `(n,)` shuffled ids -> an epoch's ids, batch after batch; asked at every step.
     `partners(ids, generator)`: `(m,)` ids -> `(m,)` ids whose images make every second view.
     `after_step()`: after every optimiser step (momentum teachers, queues).
+    `finish(embed, head)`: once, when training ends; `embed` as above, `head` the one that is kept.
     `parameter_groups()`: `[{"params": [...], "weight_decay": ...}]`; absent = one group.
     """
 

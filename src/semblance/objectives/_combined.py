@@ -151,6 +151,8 @@ class Combined(nn.Module):
         shares = torch.tensor(config.shares or (1.0,) * len(self.parts))
         if self._having("take_columns"):
             self.take_columns = self._take_columns
+        if self._having("finish"):
+            self.finish = self._finish
         self.shares: tuple[float, ...] = tuple((shares / shares.sum()).tolist())
         self.register_buffer("weights", torch.ones(len(self.parts)))
         self.register_buffer("norms", torch.zeros(len(self.parts)))
@@ -163,11 +165,20 @@ class Combined(nn.Module):
                 f"{' and '.join(choosing)} both choose the partners of images",
                 "leave one of them its partners",
             )
+        ordering = [name for name, part in self.parts.items() if hasattr(part, "order")]
+        if len(ordering) > 1:
+            raise ConfigError(f"{' and '.join(ordering)} both make the batches", "combine only one of them")
 
     def _take_columns(self, columns: Any) -> None:
         """Hand the columns to every objective that asks."""
         for part in self._having("take_columns"):
             part.take_columns(columns)
+
+    def _finish(self, embed: Callable[[], Tensor], head: nn.Module) -> None:
+        """Let every objective that asks have a last word on the head that is kept."""
+        once = functools.cache(embed)
+        for part in self._having("finish"):
+            part.finish(once, head)
 
     @property
     def head(self) -> nn.Module:
@@ -188,6 +199,12 @@ class Combined(nn.Module):
     def partners(self, ids: Tensor, generator: torch.Generator) -> Tensor:
         """`(m,)` ids -> the ids that the one objective which chooses wants to see."""
         return self.partner.draw(ids, generator) if self.partner is not None else ids
+
+    def order(self, shuffled: Tensor, batch: int) -> Tensor:
+        """An epoch's ids as the one objective wants them that makes its batches."""
+        for part in self._having("order"):
+            shuffled = part.order(shuffled, batch)
+        return shuffled
 
     def after_step(self) -> None:
         """Tell every objective that asks."""

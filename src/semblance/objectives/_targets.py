@@ -14,7 +14,16 @@ from scipy.stats import rankdata
 from semblance.contracts import Column
 from semblance.errors import ConfigError
 
-__all__ = ["Category", "Targets", "log_score", "prepare", "rank_normal", "read_circles", "read_names"]
+__all__ = [
+    "Category",
+    "Targets",
+    "given_away",
+    "log_score",
+    "prepare",
+    "rank_normal",
+    "read_circles",
+    "read_names",
+]
 
 Floats = NDArray[np.float64]
 CLIP = 4.0
@@ -113,6 +122,31 @@ def prepare(
     rows = len(next(iter(columns.values())).values) if columns else 0
     table = np.stack(values, axis=1) if values else np.zeros((rows, 0))
     return Targets(tuple(names), table.astype(np.float32), np.array(turns, bool), tuple(categories))
+
+
+def given_away(column: Column, by: Column) -> float:
+    """The share of a column's variance, as normal scores or levels, that lies between the levels (or 16
+    equally filled bins) of another, less what as many random bins get."""
+    there = np.isfinite(column.values) & np.isfinite(by.values)
+    n = int(there.sum())
+    if n < 2:
+        return 0.0
+    bins = by.values[there]
+    if not by.levels:
+        bins = np.searchsorted(np.unique(np.quantile(bins, np.linspace(0, 1, 17)[1:-1])), bins, side="right")
+    bins = np.unique(bins, return_inverse=True)[1]
+    used = int(bins.max()) + 1
+    levels = range(len(column.levels)) if column.levels else ()
+    x = column.values[there]
+    y = np.stack([x == k for k in levels], 1).astype(float) if column.levels else rank_normal(x)[:, None]
+    y = y - y.mean(0)
+    whole = float((y**2).sum())
+    if used < 2 or used >= n or whole <= 0:
+        return 0.0
+    counts = np.bincount(bins)
+    sums = np.stack([np.bincount(bins, y[:, k]) for k in range(y.shape[1])], 1)
+    share, chance = float((sums**2 / counts[:, None]).sum() / whole), (used - 1) / (n - 1)
+    return max(0.0, (share - chance) / (1 - chance))
 
 
 def read_names(text: str, columns: Mapping[str, Column], option: str) -> list[str]:

@@ -140,6 +140,8 @@ class _Training:
                 self._fit_budget(epoch, 0)
                 self._save(epoch, 0)
                 self._check()
+        if hasattr(self.objective, "finish"):
+            self.objective.finish(self._features, self.objective.head)
         self.objective.eval()
         return TrainResult(epoch, self._elapsed(), self.ledger.history)
 
@@ -252,7 +254,9 @@ class _Training:
         return self.before + time.monotonic() - self.started
 
     def _order(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.pixels), generator=checkpoint.stream(self.config.seed, epoch))
+        shuffled = torch.randperm(len(self.pixels), generator=checkpoint.stream(self.config.seed, epoch))
+        order: Tensor = getattr(self.objective, "order", lambda ids, _: ids)(shuffled, self.batch)
+        return order
 
     def _take(self, ids: Tensor) -> Tensor:
         if self.store is not None:

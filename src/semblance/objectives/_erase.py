@@ -1,0 +1,49 @@
+"""What a linear reader could still tell of something, taken out of embeddings in closed form.
+
+Belrose et al., "LEACE: Perfect linear concept erasure in closed form" (NeurIPS 2023, arXiv 2306.03819): no
+linear reader does better than a constant if and only if embeddings and concept are uncorrelated, and the
+smallest change that makes them so, in the metric of the embeddings' own spread, is
+
+    x' = x - W^+ P W (x - mean),    W = Sigma_xx^(-1/2),    P the projection onto the columns of W Sigma_xz.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["erase_from", "erasure"]
+
+TINY = 1e-6
+
+
+def erasure(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """`(d, d)` matrix A and `(d,)` mean m in float64: `x - (x - m) @ A.T` is uncorrelated with `z`.
+
+    `x` `(n, d)`, `z` `(n, k)`; a NaN in `z` counts as its column's mean. Directions in which `x` hardly
+    varies are left alone.
+    """
+    x, z = x.double(), z.double()
+    there = torch.isfinite(z)
+    mean = torch.where(there, z, 0).sum(0) / there.sum(0).clamp(min=1)
+    z = torch.where(there, z - mean, 0)
+    centre = x.mean(0)
+    apart = x - centre
+    sizes, axes = torch.linalg.eigh(apart.T @ apart / len(x))
+    good = sizes > TINY * sizes[-1].clamp(min=1e-30)
+    sizes, axes = sizes[good], axes[:, good]
+    whiten, back = (axes / sizes.sqrt()) @ axes.T, (axes * sizes.sqrt()) @ axes.T
+    directions, strength, _ = torch.linalg.svd(whiten @ (apart.T @ z / len(x)), full_matrices=False)
+    used = directions[:, strength > TINY]
+    return back @ used @ used.T @ whiten, centre
+
+
+@torch.no_grad()
+def erase_from(linear: nn.Linear, features: Tensor, z: Tensor) -> None:
+    """Change a linear layer so that what it makes of `features` `(n, dim)` is uncorrelated with `z` `(n,
+    k)`."""
+    y = features.double() @ linear.weight.double().T + linear.bias.double()
+    matrix, mean = erasure(y, z)
+    weight, bias = linear.weight.double(), linear.bias.double()
+    linear.weight.copy_(weight - matrix @ weight)
+    linear.bias.copy_(bias - matrix @ (bias - mean))
