@@ -54,6 +54,8 @@ def library() -> ctypes.CDLL | None:
     native.semblance_nearest.argtypes = [*asked, size, pointer, pointer]
     native.semblance_within.argtypes = [*asked, ctypes.c_uint32, ctypes.POINTER(ctypes.c_void_p), pointer]
     native.semblance_count.argtypes = [*asked, size, pointer]
+    native.semblance_lookup.argtypes = [pointer, size, size, size, pointer, pointer, pointer]
+    native.semblance_lookup.restype = None
     native.semblance_free.argtypes = [pointer]
     native.semblance_free.restype = None
     return native
