@@ -108,10 +108,9 @@ class Objective(nn.Module):
         self.trust = Trust(k) if s.spare == "earned" else None
         self.memory = Memory(k, config.dim, s.memory) if s.memory else None
         self.teacher = Teacher(encoder, self.head, self.cluster, s.teacher) if s.teacher else None
-        self.decoder: Decoder | Features | None = None
-        if config.reconstruction > 0 and s.rebuild == "features":
-            self.decoder = Features(encoder.dim)
-        elif config.reconstruction > 0 and s.rebuild == "pixels":
+        self.decoder = None
+        self.features = Features(encoder.dim) if config.reconstruction and s.rebuild == "features" else None
+        if config.reconstruction > 0 and s.rebuild == "pixels":
             full = doublings(encoder)
             stages = full if self.settings.drawing == "full" else max(1, min(full - 1, 3))
             self.decoder = Decoder(encoder.dim, encoder.channels, stages)
@@ -183,8 +182,8 @@ class Objective(nn.Module):
         if s.decorrelate:
             terms["decorrelation"] = s.decorrelate * correlation_loss(f)
         error = None
-        if isinstance(self.decoder, Features):
-            error = self.decoder(features, here, counts)
+        if self.features is not None:
+            error = self.features(features, here, counts)
         elif self.decoder is not None:
             error = self._reconstruct(images, maps, here, counts)
         self._weigh(terms, error, maps)
@@ -233,7 +232,7 @@ class Objective(nn.Module):
         return torch.cat([rows[:m][own], rows[m:][own]])
 
     def _reconstruct(self, images: Tensor, maps: Tensor, one_hot: Tensor, counts: Tensor) -> Tensor:
-        assert isinstance(self.decoder, Decoder)
+        assert self.decoder is not None
         target = images if self.settings.target == "image" else _centred(images)
         if self.settings.drawing == "half":
             target = shrunk(target, maps.shape[-1] << len(self.decoder.norms))
