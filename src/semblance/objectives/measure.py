@@ -172,7 +172,8 @@ class Heads(nn.Module):
         self.scale = dim**0.5
         inside = hidden or dim
         self.trunk = nn.Sequential(nn.Linear(dim, hidden), nn.GELU()) if hidden else nn.Identity()
-        self.out = nn.Linear(inside, self.numbers + sum(self.widths))
+        outside = self.numbers + sum(self.widths)
+        self.out = nn.Linear(inside, outside) if outside else None
         self.many = nn.ModuleList(_Centroids(inside, one.levels) for one in large)
         self.order = [targets.categories.index(one) for one in (*small, *large)]
 
@@ -180,7 +181,8 @@ class Heads(nn.Module):
         """Numbers `(n, k)`, logits of every category with few levels, and what those with many are read
         from."""
         y = self.trunk(self.norm(x) if self.norm is not None else self.scale * x)
-        numbers, rest = self.out(y).split([self.numbers, sum(self.widths)], 1)
+        every = y[:, :0] if self.out is None else self.out(y)
+        numbers, rest = every.split([self.numbers, sum(self.widths)], 1)
         return numbers, list(rest.split(self.widths, 1)) if self.widths else [], y
 
     def losses(self, x: Tensor, values: Tensor, codes: Tensor) -> Tensor:
