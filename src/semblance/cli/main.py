@@ -25,11 +25,15 @@ VERBS = (
     "learn",
     "embed",
     "search",
+    "encode",
+    "price",
+    "codes",
     "evaluate",
     "export",
     "report",
     "objectives",
     "encoders",
+    "coders",
     "doctor",
 )
 """Verb `x` is the click command `command` in `semblance/cli/x.py`, imported when it is asked for."""

@@ -25,12 +25,13 @@ __all__ = [
     "dotted",
     "json_option",
     "read_duration",
+    "read_numbers",
     "take_dotted",
     "training_options",
     "verbose_option",
 ]
 
-GROUPS = ("objective", "encoder", "views", "training")
+GROUPS = ("objective", "encoder", "views", "training", "coder")
 """What `--group.key value` may be set for."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -100,6 +101,18 @@ def read_duration(text: str) -> float:
     if total <= 0:
         raise ConfigError(f"{text!r} is no duration", "write 90s, 10m, 1h or 1h30m")
     return total
+
+
+def read_numbers(text: str) -> list[int]:
+    """Whole numbers with commas between. Raises `ConfigError` for anything else.
+
+    >>> read_numbers("16, 32")
+    [16, 32]
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no list of numbers", "write 16,32,64") from error
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks

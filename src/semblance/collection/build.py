@@ -19,6 +19,7 @@ from typing import Any
 
 from semblance.collection import columns, disk, plan, together
 from semblance.collection.checks import check_columns
+from semblance.collection.codes import choose_and_write
 from semblance.collection.learn import embed_rows, follow, learn_model, paths_of, views_preset
 from semblance.collection.log import Log, now
 from semblance.collection.model import Model, plain, versions
@@ -217,6 +218,11 @@ def _make(job: _Job) -> Collection:
     info["columns"] = check_columns(
         settings.objective_config, columns.read(job.folder), rows, paths_of(table)
     )
+    _save_progress(job, request, bill)
+    with job.stage("encode"):
+        info |= choose_and_write(job.folder, rows, model.identity, job.progress)
+    if info["codes"]:
+        log.write("encoded", coder=info["codes"]["coder"], bits=info["codes"]["bits"])
     del pixels, rows
     return _finish(job, info, "resumed" if resumed else "built")
 

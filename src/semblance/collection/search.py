@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semblance import plugins
+from semblance.collection.price import OVERSAMPLE
 from semblance.collection.read import as_array, is_one_image, name_of, read_one
 from semblance.contracts import Matches
 from semblance.errors import ConfigError, InputError
@@ -27,16 +29,26 @@ from semblance.index.exact import nearest
 if TYPE_CHECKING:
     from semblance.collection.store import Collection
 
-__all__ = ["search"]
+__all__ = ["MANY", "by_codes", "search"]
+
+MANY = 100_000
+"""Images from which on codes answer by default."""
 
 
 def search(
-    collection: Collection, query: Any, k: int = 10, *, exclude_self: bool = False, device: str = "auto"
+    collection: Collection,
+    query: Any,
+    k: int = 10,
+    *,
+    exclude_self: bool = False,
+    exact: bool | None = None,
+    device: str = "auto",
 ) -> Matches:
     """The `k` nearest images of every query, ordered by (distance, id), with `paths` and `queries` filled.
 
     `query`: a path, folder, glob, bytes, PIL image, array, an id of the collection, or a list of these.
-    `exclude_self` leaves out a query's own image and its exact copies. `ids` are -1 and `distances` inf where
+    `exclude_self` leaves out a query's own image and its exact copies. `exact` False searches codes and
+    measures the nearest in floats; None does so where `by_codes` says. `ids` are -1 and `distances` inf where
     fewer than `k` images are left. Raises `InputError` for an unknown id or a query that cannot be read; in a
     folder or glob such a file is passed over.
     """
@@ -45,12 +57,38 @@ def search(
     names, rows, known = _embedded(collection, _expanded(query, collection.format), device)
     own = [_copies(collection, row) if exclude_self else [] for row in known]
     wide = k + max(len(one) for one in own)
-    found = nearest(rows, np.ascontiguousarray(collection.embeddings), wide, ids=collection.ids)
+    if by_codes(collection, exact):
+        found = _by_codes(collection, rows, wide)
+    else:
+        found = nearest(rows, np.ascontiguousarray(collection.embeddings), wide, ids=collection.ids)
     if exclude_self:
         found = _leave_out(found, own, k)
     path_of = dict(zip(collection.ids.tolist(), collection.paths, strict=True))
     paths = tuple(tuple(path_of.get(int(i), "") for i in ids) for ids in found.ids)
     return Matches(found.ids, found.distances, paths, names)
+
+
+def by_codes(collection: Collection, exact: bool | None = None) -> bool:
+    """Whether a search goes through codes: where it was asked to, or from 100,000 images on, with codes."""
+    if exact is None:
+        return len(collection) >= MANY and bool(collection.info.get("codes"))
+    return not exact
+
+
+def _by_codes(collection: Collection, rows: NDArray[np.float32], k: int) -> Matches:
+    """The nearest codes of each row, measured again in floats."""
+    ids, coded = collection.ids, collection.coder.encode(rows)
+    index = plugins.get("index", "scan").Index()
+    index.add(collection.codes, ids)
+    place = np.argsort(ids)
+    parts = []
+    for row, some in zip(rows, index.search(coded, OVERSAMPLE * k).ids, strict=True):
+        near = some[some >= 0]
+        stored = collection.embeddings[place[np.searchsorted(ids, near, sorter=place)]]
+        parts.append(nearest(row[None], np.ascontiguousarray(stored), k, ids=near))
+    return Matches(
+        np.concatenate([part.ids for part in parts]), np.concatenate([part.distances for part in parts])
+    )
 
 
 @dataclass(frozen=True)

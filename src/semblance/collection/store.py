@@ -7,6 +7,7 @@
     model/            see `model.py`
     embeddings.npy    (n, d) float32, one row per row of pixels.npy
     metrics.jsonl     one line per epoch          log.jsonl   one line per event
+    codes.npy         (n, bits / 8) uint8         coder.safetensors  what made them
     report.html       the report                  labels.sqlite  what a person said
 
 `collection.json` names the model's identity and the content hash of each part. A part that was exchanged or
@@ -185,15 +186,62 @@ class Collection:
         """One dict per event of the build, as in `log.jsonl`."""
         return self._lines("log.jsonl")
 
-    def search(self, query: Any, k: int = 10, *, exclude_self: bool = False, device: str = "auto") -> Matches:
-        """The `k` nearest images of each query, exact, ordered by (distance, id).
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        exclude_self: bool = False,
+        exact: bool | None = None,
+        device: str = "auto",
+    ) -> Matches:
+        """The `k` nearest images of each query, ordered by (distance, id).
 
         `query`: a path, a folder, an id of this collection, an array, a PIL image or a list. An image that is
-        itself in the collection is found at distance 0 unless `exclude_self`.
+        itself in the collection is found at distance 0 unless `exclude_self`. `exact` False: by codes, then
+        the nearest of them measured in floats; None: so from 100,000 images on, where there are codes.
         """
         from semblance.collection.search import search
 
-        return search(self, query, k, exclude_self=exclude_self, device=device)
+        return search(self, query, k, exclude_self=exclude_self, exact=exact, device=device)
+
+    def encode(
+        self, coder: str = "auto", bits: int | None = None, *args: Any, **options: Any
+    ) -> NDArray[np.uint8]:
+        """Binary codes `(n, bits / 8)` of the images, kept in the collection; see `codes.encode`."""
+        from semblance.collection.codes import encode
+
+        return encode(self, coder, bits, *args, **options)
+
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """`(n, bits / 8)` uint8, rows as in `pixels`, mapped from disk. Raises `CollectionError` without."""
+        from semblance.collection.codes import codes_of
+
+        return codes_of(self)
+
+    @property
+    def coder(self) -> Any:
+        """The coder that made the codes. Raises as `codes` does."""
+        from semblance.collection.codes import coder_of
+
+        return coder_of(self)
+
+    def describe_codes(self) -> dict[str, Any]:
+        """Balance, correlation, distances and cost of the codes; see `codes.describe`."""
+        from semblance.collection.codes import describe
+
+        return describe(self)
+
+    def price(
+        self, bits: Sequence[int] | None = None, coders: Sequence[str] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """What codes of each length keep and cost, kept for the report; see `price.price`."""
+        from semblance.collection.price import BITS, price
+
+        table = price(self.embeddings, bits or BITS, coders, **options)
+        self.record(price=table)
+        return table
 
     def embed(
         self, images: Any, *, device: str = "auto", progress: Progress | None = None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from semblance.collection import disk
+from semblance.collection.codes import carry
 from semblance.collection.columns import write_given
 from semblance.collection.log import now
 from semblance.collection.settings import Options
@@ -80,10 +81,12 @@ def update(
         embeddings[some] = model.embed_pixels(pixels[some], device=options.device, progress=progress)
     disk.write_atomically(folder / "embeddings.npy", lambda file: np.save(file, embeddings))
     del pixels
+    codes = carry(old, folder, embeddings)
     disk.share(old.path / "model", folder / "model")
     if (old.path / "metrics.jsonl").is_file():
         disk.share(old.path / "metrics.jsonl", folder / "metrics.jsonl")
-    return {**old.info, "counts": count(table), "evaluation": None, "updated": now()}
+    anew: dict[str, Any] = {"evaluation": None, "price": None, "codes": codes}
+    return {**old.info, "counts": count(table), **anew, "updated": now()}
 
 
 def count(table: Any) -> dict[str, int]:

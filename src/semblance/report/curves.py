@@ -27,7 +27,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves that share their axes: `label` names the y axis, `note` says how to read it."""
+    """Curves that share their axes: `label` names the y axis, `note` says how to read it.
+
+    `epochs` are places along the x axis, called `axis`; with `names` each is shown by its name.
+    """
 
     title: str
     label: str
@@ -36,6 +39,8 @@ class Chart:
     series: tuple[Series, ...]
     low: float | None = None
     high: float | None = None
+    axis: str = "epoch"
+    names: tuple[str, ...] = ()
 
 
 HEALTH = (
@@ -104,28 +109,30 @@ def draw(chart: Chart) -> str:
     x = _scale(chart.epochs[0], chart.epochs[-1], LEFT, WIDTH - RIGHT)
     y = _scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = [_grid(_tick_text(mark, marks), y(mark)) for mark in marks]
-    parts += [_epoch_tick(epoch, x(epoch)) for epoch in _epoch_ticks(chart.epochs)]
+    names = dict(zip(chart.epochs, chart.names or map(str, chart.epochs), strict=True))
+    marked = chart.epochs if chart.names else _epoch_ticks(chart.epochs)
+    parts += [_epoch_tick(names.get(place, str(place)), x(place)) for place in marked]
     for i, curve in enumerate(chart.series):
         parts.append(_line(curve, i, [x(epoch) for epoch in chart.epochs], y))
-    last = chart.epochs[-1]
+    last = names[chart.epochs[-1]]
     legend = "".join(_legend(curve, i) for i, curve in enumerate(chart.series))
     data = {
-        "epochs": chart.epochs,
+        "epochs": list(chart.names or chart.epochs),
         "x": [round(x(epoch), 1) for epoch in chart.epochs],
         "values": [[format_value(value) for value in curve.values] for curve in chart.series],
     }
     summary = ", ".join(f"{curve.name} {format_value(curve.values[-1])}" for curve in chart.series)
-    spoken = f"{chart.title} over {len(chart.epochs)} epochs; at epoch {last}: {summary}"
+    spoken = f"{chart.title} by {chart.axis}; at {chart.axis} {last}: {summary}"
     middle = (TOP + HEIGHT - BOTTOM) / 2
     return (
         f'<figure class="chart" data-chart="{escape(json.dumps(data, allow_nan=False))}">'
         f"<figcaption><h3>{escape(chart.title)}</h3><p>{escape(chart.note)}</p></figcaption>"
-        f'<p class="legend">{legend}<span class="at">epoch <b>{last}</b></span></p>'
+        f'<p class="legend">{legend}<span class="at">{chart.axis} <b>{last}</b></span></p>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" tabindex="0" aria-label="{escape(spoken)}">'
         f"{''.join(parts)}"
         f'<line class="cursor" x1="0" x2="0" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
         f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 3}" text-anchor="middle">'
-        "epoch</text>"
+        f"{escape(chart.axis)}</text>"
         f'<text class="axis" transform="translate(9 {middle:.0f}) rotate(-90)" text-anchor="middle">'
         f"{escape(chart.label)}</text></svg></figure>"
     )
@@ -227,8 +234,9 @@ def _tick_text(mark: float, marks: Sequence[float]) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace("-", "\u2212")
 
 
-def _epoch_tick(epoch: int, x: float) -> str:
-    return f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{epoch}</text>'
+def _epoch_tick(name: str, x: float) -> str:
+    y = HEIGHT - BOTTOM + 15
+    return f'<text class="tick" x="{x:.1f}" y="{y}" text-anchor="middle">{escape(name)}</text>'
 
 
 def _line(curve: Series, i: int, xs: Sequence[float], y: Any) -> str:

@@ -84,6 +84,8 @@ class ReportData:
     bill: Mapping[str, Any] = field(default_factory=dict)
     actual: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] | None = None
+    price: Mapping[str, Any] | None = None
+    codes: Mapping[str, Any] | None = None
     epochs: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -131,6 +133,8 @@ def from_collection(collection: CollectionLike, labels: Mapping[str, Any] | None
         bill=info.get("bill") or {},
         actual=info.get("actual") or {},
         evaluation=info.get("evaluation") or None,
+        price=info.get("price") or None,
+        codes=info.get("codes") or None,
         epochs=tuple(collection.metrics()),
     )
 

@@ -15,6 +15,7 @@ from semblance.files import write_atomic
 from semblance.report.atlas import atlas, atlas_data, atlas_section
 from semblance.report.data import CollectionLike, ReportData, from_collection
 from semblance.report.gallery import duplicates, gallery, neighbours, sheet_style
+from semblance.report.price import price_lead, price_panel
 from semblance.report.scores import metrics, read_scores
 from semblance.report.sections import (
     facts,
@@ -75,6 +76,7 @@ def render(data: ReportData) -> str:
             section("duplicates", "Exact duplicates", _copies_lead(data), duplicates(data, shown)),
         ]
     parts += [
+        section("price", "The price of a bit", price_lead(data.price, data.codes), price_panel(data.price)),
         section("unreadable", "Unreadable files", _unreadable_lead(data), unreadable(data)),
         section(
             "use",

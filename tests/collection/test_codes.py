@@ -1,0 +1,146 @@
+"""Codes in a collection: made, kept, updated, searched, refused where they do not belong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.collection.conftest import TINY, write_digits
+
+import semblance
+from semblance.collection import search as searching
+from semblance.collection.build import run
+from semblance.collection.store import Collection
+from semblance.errors import CollectionError, ConfigError, InputError, ModelMismatch
+
+
+@pytest.fixture
+def opened(pair: tuple[Path, Path]) -> Collection:
+    return Collection.open(pair[1])
+
+
+def test_a_build_encodes_by_the_price(built: Path) -> None:
+    found = semblance.open(built)
+    about = found.info["codes"]
+    assert about["coder"] in ("pca", "itq")
+    assert found.codes.shape == (len(found), about["bits"] // 8)
+    assert np.array_equal(found.codes, found.coder.encode(found.embeddings))
+    assert {row["coder"] for row in found.info["price"]["rows"]} == {"pca", "itq"}
+    assert str(about["bits"]) in about["chosen"]
+
+
+def test_encode_keeps_what_it_was_told(opened: Collection) -> None:
+    packed = opened.encode("lsh", 24, seed=3)
+    again = Collection.open(opened.path)
+    assert packed.shape == (len(again), 3)
+    assert np.array_equal(again.codes, packed)
+    assert again.info["codes"] | {"coder": "lsh", "bits": 24} == again.info["codes"]
+    assert again.info["codes"]["config"]["seed"] == 3
+
+
+def test_labels_reach_a_coder_that_learns_from_them(opened: Collection) -> None:
+    opened.encode("sdh", 16)
+    assert opened.info["codes"]["labels"] == "folder"
+    opened.encode("sdh", 16, clusters=4)
+    assert opened.info["codes"]["labels"] == "4 clusters"
+    with pytest.raises(ConfigError, match="learns without labels"):
+        opened.encode("itq", 16, clusters=4)
+    with pytest.raises(ConfigError, match="by name"):
+        opened.encode(clusters=4)
+    with pytest.raises(ConfigError, match="itq"):
+        opened.encode("itqq")
+    with pytest.raises(InputError, match="fewer than 2 classes"):
+        opened.encode("sdh", 16, dict.fromkeys(opened.paths, "same"))
+
+
+def test_rethreshold_keeps_the_coder(opened: Collection) -> None:
+    opened.encode("pca", 16)
+    before = opened.coder.state()
+    opened.encode(rethreshold=True)
+    after = opened.coder.state()
+    assert opened.info["codes"]["rethresholded"]
+    assert np.array_equal(before["weights"], after["weights"])
+    with pytest.raises(ConfigError, match="keeps the coder"):
+        opened.encode("itq", rethreshold=True)
+
+
+def test_codes_of_another_make_are_refused(opened: Collection) -> None:
+    opened.encode("lsh", 16)
+    (opened.path / "codes.npy").write_bytes((opened.path / "codes.npy").read_bytes()[:-1] + b"\x00")
+    with pytest.raises(ModelMismatch, match=r"codes\.npy"):
+        _ = Collection.open(opened.path).codes
+    (opened.path / "codes.npy").unlink()
+    with pytest.raises(CollectionError, match="has no codes"):
+        _ = Collection.open(opened.path).codes
+
+
+def test_a_coder_of_another_model_is_refused(opened: Collection) -> None:
+    opened.encode("lsh", 16)
+    info = json.loads((opened.path / "collection.json").read_text())
+    about = semblance.open(opened.path).info
+    opened.info = {**about, "model": "0" * len(info["model"])}
+    with pytest.raises(ModelMismatch, match="belongs to the model"):
+        _ = opened.coder
+
+
+def test_an_update_encodes_what_is_new_with_the_coder_it_has(pair: tuple[Path, Path]) -> None:
+    images, folder = pair
+    first = Collection.open(folder)
+    first.encode("lsh", 16)
+    identity = first.info["codes"]["identity"]
+    write_digits(images, 100, 5)
+    updated = run(images, folder)
+    assert updated.outcome.startswith("updated")
+    assert updated.info["codes"]["identity"] == identity
+    assert len(updated.codes) == len(updated) == len(first) + 5
+    assert np.array_equal(updated.codes, updated.coder.encode(updated.embeddings))
+
+
+def test_searching_codes_and_then_floats(opened: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened.encode("itq", 64)
+    exact = opened.search(list(range(5)), k=4)
+    coded = opened.search(list(range(5)), k=4, exact=False)
+    assert np.array_equal(exact.ids[:, 0], coded.ids[:, 0])
+    shared = [len(set(a) & set(b)) for a, b in zip(exact.ids.tolist(), coded.ids.tolist(), strict=True)]
+    assert np.mean(shared) > 3.5
+    for i in range(5):
+        same = {int(j): float(d) for j, d in zip(exact.ids[i], exact.distances[i], strict=True)}
+        for j, d in zip(coded.ids[i], coded.distances[i], strict=True):
+            assert same.get(int(j), float(d)) == float(d)
+    assert not searching.by_codes(opened)
+    monkeypatch.setattr(searching, "MANY", 10)
+    assert searching.by_codes(opened)
+    assert not searching.by_codes(opened, exact=True)
+    opened.record(codes=None)
+    assert not searching.by_codes(opened)
+    with pytest.raises(CollectionError, match="has no codes"):
+        opened.search(0, exact=False)
+
+
+def test_the_codes_are_described(opened: Collection) -> None:
+    opened.encode("itq", 32)
+    found = opened.describe_codes()
+    assert found["bits"] == 32
+    assert len(found["histogram"]) == 33
+    assert sum(found["histogram"]) == pytest.approx(1)
+    assert 0 < found["distinct"] <= found["n"] == len(opened)
+    assert found["reason"]
+
+
+def test_embeddings_that_are_all_alike_build_without_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semblance.collection import build
+
+    write_digits(tmp_path / "photos", 0, 12)
+    whole = build.embed_rows
+
+    def flat(*args: object, **options: object) -> np.ndarray:
+        return np.ones_like(whole(*args, **options))
+
+    monkeypatch.setattr(build, "embed_rows", flat)
+    done = build.learn(tmp_path / "photos", tmp_path / "a.smb", **TINY)
+    assert done.info["codes"] is None
+    assert done.info["price"] is None
