@@ -264,15 +264,13 @@ def test_dropping_takes_a_batch_out_of_the_head() -> None:
         "z": column(*features[:, 5].tolist()),
     }
     objective = built(columns, drop="batch", keep="z", holdout=0.0)
-    told = [features.double() @ objective.head.linear.weight.double().T + objective.head.linear.bias.double()]
+    told = [objective.head.linear(features).detach()]
     objective.finish(lambda: features, objective.head)
-    told.append(
-        features.double() @ objective.head.linear.weight.double().T + objective.head.linear.bias.double()
-    )
+    told.append(objective.head.linear(features).detach())
     apart = [max(float((y[batch == k].mean(0) - y.mean(0)).abs().max()) for k in range(3)) for y in told]
     assert apart[0] > 0.1
     assert apart[1] < 1e-4 * apart[0] + 1e-5
-    plain = nn.Linear(12, 4)
+    plain = nn.Linear(12, 4)  # no head that is known: left alone
     before = plain.weight.clone()
     built({"z": columns["z"]}, keep="z").finish(lambda: features, plain)
     assert torch.equal(plain.weight, before)
@@ -312,6 +310,10 @@ def test_in_a_sum_the_plain_view_is_its_own(make: Callable[..., Any]) -> None:
     loss = objective.train()(Batch(tuple(torch.rand(3, 16, 3, 8, 8)), torch.arange(16)))
     assert seen == {"sme": 2, "measure": 1}
     assert {"measure.keep", "measure.drop"} <= set(loss.terms)
-    weight = objective.head.linear.weight.clone()
-    objective.finish(lambda: torch.rand(16, 12), objective.head)
-    assert not torch.equal(weight, objective.head.linear.weight)
+    e = torch.rand(16, 12)
+    rows, own = objective.head(e), [part.head(e) for part in objective.parts.values()]
+    assert rows.shape == (16, objective.config.dim) == (16, 8 + 128)
+    assert torch.allclose(rows @ rows.T, (own[0] @ own[0].T + own[1] @ own[1].T) / 2, atol=1e-6)
+    before = [weight.clone() for weight in objective.head.parameters()]
+    objective.finish(lambda: e, objective.head)
+    assert not any(torch.equal(*pair) for pair in zip(before, objective.head.parameters(), strict=True))

@@ -3,9 +3,10 @@
 The losses are weighted so that their gradients at the shared feature maps E keep stated shares: every 50
 steps the norms `g_k = |dL_k / dE|` are measured, and `w_k = (s_k / s_1) (g_1 / g_k)`; the first keeps its own
 scale. (GradNorm, Chen et al., ICML 2018, arXiv 1711.02257, balances the same norms by learning the weights;
-here they are solved for.) The first objective's head makes the embedding that is kept. The views are those
-of the objective that asks for most; one that asks for fewer sees the first of them. A plain view, where one
-asks for it, comes after them.
+here they are solved for.) The first objective's head makes the embedding that is kept; where another `joins`
+(measure), its own stands beside it, at half the weight of the cosine each. The views are those of the
+objective that asks for most; one that asks for fewer sees the first of them. A plain view, where one asks for
+it, comes after them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from semblance import plugins, ranks
 from semblance.contracts import PAIR, Batch, Loss
 from semblance.errors import ConfigError
 
-__all__ = ["Combined", "Shared", "balanced", "combine"]
+__all__ = ["Combined", "Joined", "Shared", "balanced", "combine"]
 
 EVERY = 50
 MOST = 1e3
@@ -51,7 +52,7 @@ def combine(title: str) -> types.ModuleType:
             "__post_init__": _check,
             # A class that no file holds: another process makes it again from its name.
             "__reduce__": lambda self: (plugins.configure, ("objectives", title, dataclasses.asdict(self))),
-            "dim": property(lambda self: getattr(self, names[0]).dim),
+            "dim": property(lambda self: sum(getattr(self, name).dim for name in _kept(names))),
         },
         frozen=True,
     )
@@ -70,6 +71,12 @@ def _check(config: Any) -> None:
         )
 
 
+def _kept(names: Sequence[str]) -> list[str]:
+    """Whose embeddings are kept: the first, and those that join."""
+    joins = [name for name in names[1:] if getattr(plugins.get("objectives", name).Objective, "joins", False)]
+    return [names[0], *joins]
+
+
 def _names(config: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(config) if field.name != "shares"]
 
@@ -81,6 +88,20 @@ def balanced(norms: Tensor, shares: Tensor) -> Tensor:
     """
     wanted = (shares / shares[0] * norms[0] / norms.clamp(min=1e-12)).clamp(max=MOST)
     return torch.where((norms > 0) & (norms[0] > 0), wanted, torch.ones_like(wanted))
+
+
+class Joined(nn.Module):
+    """Several heads as one: their unit embeddings side by side, over the root of their number."""
+
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(n, dim)` -> `(n, d_1 + d_2 + ...)`, every row of length 1; a cosine is the mean of the heads'
+        cosines."""
+        rows: Tensor = torch.cat([head(features) for head in self.heads], 1) / len(self.heads) ** 0.5
+        return rows
 
 
 class Shared:
@@ -182,8 +203,10 @@ class Combined(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The first objective's."""
-        return self._list()[0].head  # type: ignore[no-any-return]
+        """The first objective's, and beside it those of the others that join."""
+        kept: list[Any] = [self.parts[name].head for name in _kept(list(self.parts))]
+        whole: nn.Module = kept[0] if len(kept) == 1 else Joined(kept)
+        return whole
 
     @property
     def partner(self) -> Any:

@@ -241,6 +241,7 @@ class Objective(nn.Module):
     """Regression of whatever `take_columns` brings."""
 
     views = (View(plain=True),)
+    joins = True  # in a sum the embedding that is kept holds this one's too
     steps: Tensor
     weights: Tensor
 
@@ -305,8 +306,8 @@ class Objective(nn.Module):
 
     def finish(self, embed: Callable[[], Tensor], head: nn.Module) -> None:
         """Take what is linearly left of the DROP columns out of the head that is kept."""
-        linear = getattr(head, "linear", None)
-        if self.dropped is None or not isinstance(linear, nn.Linear):
+        kept = [one.linear for one in head.modules() if isinstance(one, UnitHead)]
+        if self.dropped is None or not kept:
             return
         codes = self._table("drop", "codes")
         levels = [
@@ -314,7 +315,8 @@ class Objective(nn.Module):
             for k, n in enumerate(codes.amax(0) + 1)
         ]
         hidden = [torch.where(codes[:, [k]] >= 0, one.float(), torch.nan) for k, one in enumerate(levels)]
-        erase_from(linear, embed(), torch.cat([self._table("drop", "values"), *hidden], 1))
+        for linear in kept:
+            erase_from(linear, embed(), torch.cat([self._table("drop", "values"), *hidden], 1))
 
     def _loss(self, features: Tensor, ids: Tensor, turned: Tensor | None) -> Loss:
         views = len(features) // len(ids)
