@@ -37,7 +37,7 @@ def test_class_wise_loss(y: Tensor) -> None:
     for i, own in enumerate(rows_of(y)):
         density = [math.exp(-s / 2 * float((u[i] - m).square().sum())) for m in centers]
         wanted -= sum(math.log(density[c] / sum(density)) for c in own) / len(own) / 5
-    found = classwise.classwise_loss(u, classwise.shares(y, 3), centers, s)
+    found = classwise.classwise_loss(u, classwise.shares(y, 3, torch.float64), centers, s)
     assert float(found) == pytest.approx(wanted, rel=1e-9)
 
 
@@ -75,7 +75,7 @@ def test_discrete_codes_are_a_ridge_regression(y: Tensor) -> None:
 
 
 def test_class_wise_terms_and_gradients() -> None:
-    u, centers, share = drawn(5, 4) * 2, drawn(3, 4, seed=1), classwise.shares(Y, 3)
+    u, centers, share = drawn(5, 4) * 2, drawn(3, 4, seed=1), classwise.shares(Y, 3, torch.float64)
     found = classwise.terms(u, Y, centers, s=0.5, center=0.2, cube=3.0, eta=0.1)
     codes = classwise.discrete_codes(u, share > 0, 0.1)
     assert float(found["classes"]) == float(classwise.classwise_loss(u, share, centers, 0.5))
@@ -88,6 +88,15 @@ def test_class_wise_terms_and_gradients() -> None:
 
     leaves = (u.requires_grad_(), centers.requires_grad_())
     assert torch.autograd.gradcheck(total, leaves, eps=1e-6, atol=1e-5)
+
+
+def test_of_many_classes_those_in_the_batch_repel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classwise, "MANY", 3)
+    u, centers, y = drawn(5, 4), drawn(6, 4, seed=1), torch.tensor([0, 5, 5, 2, 0])
+    found = classwise.terms(u, y, centers, center=1.0)["centres"]
+    assert float(found) == pytest.approx(float(classwise.center_loss(centers[[0, 2, 5]])))
+    alone = classwise.terms(u, torch.full((5,), 3), centers, center=1.0)["centres"]
+    assert float(alone) == 0
 
 
 def test_central_similarity() -> None:

@@ -109,6 +109,19 @@ def test_a_bit_at_a_time_is_exact() -> None:
             b[i, k] *= -1
 
 
+def test_first_codes() -> None:
+    """The classes' own, parted at the median class: no bit is the same for all."""
+    rng = np.random.default_rng(0)
+    phi, y = rng.random((30, 7)).astype(np.float32), rng.integers(3, size=30)
+    b = sdh.first_codes(phi, np.eye(3)[y], 16, np.random.default_rng(1))
+    normals = np.random.default_rng(1).standard_normal((7, 16)).astype(np.float32)
+    means = np.stack([(phi @ normals)[y == c].mean(0) for c in range(3)])
+    for i in range(30):
+        for k in range(16):
+            assert b[i, k] == (1 if means[y[i], k] >= sorted(means[:, k])[1] else -1)
+    assert (np.abs(b.sum(0)) < 30).all()
+
+
 def test_closed_forms() -> None:
     rng = np.random.default_rng(0)
     a, right = rng.standard_normal((9, 4)), rng.standard_normal((9, 3))

@@ -47,6 +47,8 @@ __all__ = [
 
 CUBE = 1.1
 RIDGE = 1.0
+MANY = 256
+"""Of more classes than these only the centres of those in the batch repel each other in a step."""
 
 
 @dataclass(frozen=True)
@@ -77,24 +79,24 @@ class Config:
             )
 
 
-def shares(y: Tensor, classes: int) -> Tensor:
-    """Y / |Y| `(n, classes)` float64: rows sum to 1. `y`: `(n,)` int64 or `(n, classes)` bool."""
-    whole = F.one_hot(y, classes).double() if y.dim() == 1 else y.double()
+def shares(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Y / |Y| `(n, classes)`: rows sum to 1. `y`: `(n,)` int64 or `(n, classes)` bool."""
+    whole = F.one_hot(y, classes).to(dtype) if y.dim() == 1 else y.to(dtype)
     return whole / whole.sum(1, keepdim=True)
 
 
 def classwise_loss(u: Tensor, share: Tensor, centers: Tensor, s: float) -> Tensor:
     """L_cw of outputs `(n, bits)`, `share` of each class `(n, c)` and `centers` `(c, bits)`."""
     squares = u.square().sum(1)[:, None] + centers.square().sum(1)[None, :] - 2 * u @ centers.T
-    return F.cross_entropy(-s / 2 * squares, share.to(u.dtype))
+    return F.cross_entropy(-s / 2 * squares, share)
 
 
 def center_loss(centers: Tensor) -> Tensor:
-    """L_center of `(c, bits)`: the mean over pairs of different centres."""
+    """L_center of `(c, bits)`: the mean over pairs of different centres; 0 where there is one."""
     c, bits = centers.shape
     unit = F.normalize(centers, dim=1)
     pairs = F.softplus(bits / 2 * (unit @ unit.T))
-    return (pairs.sum() - pairs.diagonal().sum()) / (c * (c - 1))
+    return (pairs.sum() - pairs.diagonal().sum()) / max(c * (c - 1), 1)
 
 
 def cube_loss(u: Tensor) -> Tensor:
@@ -129,11 +131,12 @@ def terms(
 
     `u` `(n, bits)`; `y` `(n,)` int64 or `(n, c)` bool; `centers` `(c, bits)`; the rest as in `Config`.
     """
-    share = shares(y, len(centers))
+    share = shares(y, len(centers), u.dtype)
     codes = discrete_codes(u, share > 0, eta)
+    repelled = centers if len(centers) <= MANY else centers[(share > 0).any(0)]
     return {
         "classes": classwise_loss(u, share, centers, s),
-        "centres": center * center_loss(centers),
+        "centres": center * center_loss(repelled),
         "cube": cube * cube_loss(u),
         "quantisation": eta * (u - codes).square().sum(1).mean(),
     }
