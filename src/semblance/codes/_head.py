@@ -21,7 +21,7 @@ __all__ = ["Trained", "check_training", "class_balanced", "forward", "train"]
 
 MOST_ROWS = 100_000
 """More labelled rows than these are not trained on; the seed draws which."""
-MOST_STEPS = 5_000
+MOST_STEPS = 3_000
 """A training ends here at the latest: epochs over many rows are cut short."""
 
 Arrays = dict[str, NDArray[Any]]

@@ -16,7 +16,7 @@ batch's labels Y.
 
 When: many classes; the centres order themselves, so that similar classes can get similar codes.
 
-Cost: `batch classes bits` operations a step; at most 5,000 steps, seconds on a processor. Rows with several
+Cost: `batch classes bits` operations a step; at most 3,000 steps, seconds on a processor. Rows with several
 classes, which the papers do not treat, spread their target evenly over them.
 """
 

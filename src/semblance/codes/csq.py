@@ -7,7 +7,7 @@ trained by binary cross-entropy to the bit of its class's code, and a small pena
 
 When: many classes, single or several a row, and no need that similar classes have similar codes.
 
-Cost: `batch bits` operations a step beside the network; at most 5,000 steps, seconds on a processor.
+Cost: `batch bits` operations a step beside the network; at most 3,000 steps, seconds on a processor.
 
 How random codes are kept apart is told in general terms only; here a row is kept if it is at least bits / 3
 from all before, one bit less after 64 failures. The penalty is taken on tanh(u), as in the public code.

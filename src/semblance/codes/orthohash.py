@@ -8,7 +8,7 @@ features onto a fixed orthogonal basis (the orthogonal loss of Cancela et al., k
 When: labels of any number of classes; the one to try first. s = sqrt(bits) as published; sqrt(2) log(classes
 - 1) is often better, and long codes gain from a larger margin.
 
-Cost: `batch classes bits` operations a step; at most 5,000 steps, seconds on a processor.
+Cost: `batch classes bits` operations a step; at most 3,000 steps, seconds on a processor.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ falling onto few codes, which the linear form makes them do.
 When: labels or clusters (`pseudo_labels`) of few to some hundred classes, also several labels a row. Class
 centres (`orthohash`, `csq`) are easier to learn where classes are very many.
 
-Cost: `batch^2 bits` operations a step; at most 5,000 steps, seconds on a processor. One hidden layer.
+Cost: `batch^2 bits` operations a step; at most 3,000 steps, seconds on a processor. One hidden layer.
 
 What the source leaves open is chosen so: with `priors` each pair is weighted by its exact share under
 unequal classes instead of 1/M; where squares are used a weight below 0 (two rare classes) counts as 0.
