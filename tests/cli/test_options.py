@@ -155,3 +155,22 @@ def test_files_that_cannot_be_understood(
     path.write_text(text, encoding="utf-8")
     with pytest.raises(kind, match=message):
         understood("photos", "--config", str(path))
+
+
+def test_a_file_may_speak_of_sums_and_of_other_collections(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.toml"
+    path.write_text(
+        f'from = "{tmp_path}"\nfreeze = true\n'
+        '[objective]\nname = "sme+cbswr"\nshares = [2, 1]\n[objective.cbswr]\nclusters = 8\n',
+        encoding="utf-8",
+    )
+    assert understood("photos", "--config", str(path)) == {
+        "source": "photos",
+        "start_from": tmp_path,
+        "freeze": True,
+        "objective": "sme+cbswr",
+        "objective_options": {"shares": [2, 1], "cbswr.clusters": 8},
+        **{key: value for key, value in understood("photos").items() if key not in ("source",)},
+    }
+    line = ("photos", "--objective.sme.tau", "0.2", "--from", str(tmp_path))
+    assert understood(*line)["objective_options"] == {"sme.tau": "0.2"}

@@ -145,7 +145,8 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from error
-    known = {param.name or "": param for param in ctx.command.params if param.name not in ("config", "help")}
+    params = [param for param in ctx.command.params if param.name not in ("config", "help")]
+    known = {word.lstrip("-").replace("-", "_"): param.name or "" for param in params for word in param.opts}
     defaults: dict[str, Any] = {}
     groups = ctx.meta[_DOTTED]
     for key, value in _flatten(table):
@@ -153,7 +154,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         if dot:
             _group(groups, group).setdefault(option.replace("-", "_"), value)
         elif key.replace("-", "_") in known:
-            defaults[key.replace("-", "_")] = value
+            defaults[known[key.replace("-", "_")]] = value
         else:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or sorted(known)
             raise ConfigError(f'{path} has an unknown option "{key}"', f"known: {', '.join(near)}")
@@ -167,7 +168,11 @@ def _flatten(table: dict[str, Any]) -> list[tuple[str, Any]]:
         if key == "where" and isinstance(value, dict):
             pairs.append((key, [f"{column}={wanted}" for column, wanted in value.items()]))
         elif isinstance(value, dict):
-            pairs += [(key if name == "name" else f"{key}.{name}", inner) for name, inner in value.items()]
+            for name, inner in value.items():
+                if isinstance(inner, dict):  # [objective.cbswr] of a sum
+                    pairs += [(f"{key}.{name}.{option}", one) for option, one in inner.items()]
+                else:
+                    pairs.append((key if name == "name" else f"{key}.{name}", inner))
         else:
             pairs.append((key, value))
     return pairs

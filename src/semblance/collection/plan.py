@@ -301,7 +301,7 @@ def _try_training(
         dim=int(settings.objective_config.dim),
         parameters=parameters,
         views=preset,
-        partners=bool(partner),
+        partners=bool(partner) or hasattr(objective, "neighbours"),
     )
 
 
