@@ -248,6 +248,12 @@ def test_rates_are_checked(options: dict[str, float]) -> None:
         Config(variant="plus", **options)  # type: ignore[arg-type]
 
 
+def test_clusters_may_exceed_the_batch_where_centroids_are_kept(make: Make) -> None:
+    make("cbswr", variant="plus", clusters=9, memory=0.5).check_batch(8)
+    with pytest.raises(ConfigError, match="clusters is 9, a batch has 8"):
+        make("cbswr", variant="plus", clusters=9).check_batch(8)
+
+
 PINNED: dict[str, tuple[float, float]] = {
     "released": (2.323551, 2.062696),
     "paper": (2.064054, 2.094074),

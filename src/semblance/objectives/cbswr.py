@@ -130,8 +130,10 @@ class Objective(nn.Module):
         return self.partner.draw(ids, generator)
 
     def check_batch(self, batch: int) -> None:
-        """Raise `ConfigError` where more clusters were asked for than images are in a batch (A.8)."""
-        if self.config.variant in ("fixed", "plus") and (self.config.clusters or 0) > batch:
+        """Raise `ConfigError` where more clusters were asked for than images are in a batch (A.8), unless
+        their centroids are kept from batch to batch."""
+        mended = self.config.variant in ("fixed", "plus") and self.memory is None
+        if mended and (self.config.clusters or 0) > batch:
             raise ConfigError(
                 f"cbswr.clusters is {self.config.clusters}, a batch has {batch} images",
                 f"at most {batch} clusters, or a larger batch and more images",
