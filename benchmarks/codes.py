@@ -60,7 +60,7 @@ def split(data: Embedded) -> tuple[Array, Array]:
 
 
 def share_found(distances: Array, truth: Array, k: int) -> float:
-    """Expected share of `truth` `(q, t)` among the `k` nearest by `distances` `(q, n)`, ties in random order."""
+    """Expected share of `truth` `(q, t)` among the `k` nearest by `distances` `(q, n)`, ties at random."""
     edge = np.partition(distances, k - 1, axis=1)[:, k - 1 : k]
     below, at = (distances < edge).sum(1), (distances == edge).sum(1)
     mine = np.take_along_axis(distances, truth, axis=1)

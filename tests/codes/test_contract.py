@@ -43,13 +43,12 @@ def fit(name: str, x: Any, y: Any, **options: Any) -> Any:
     return coder.fit(x, y if coder.labels else None)
 
 
-def refused(call: Callable[[], Any]) -> SemblanceError | None:
-    """What the call raised, a message with a hint; None where it went through."""
+def attempt(call: Callable[[], Any]) -> Any:
+    """What the call gives, or the reason why not, which must have a hint."""
     try:
-        call()
+        return call()
     except SemblanceError as error:
         return error if error.hint else pytest.fail(f"no hint: {error}")
-    return None
 
 
 def test_the_room_has_the_coders_without_labels() -> None:
@@ -242,12 +241,11 @@ def test_not_fitted(name: str, embeddings: np.ndarray) -> None:
 def test_more_bits_than_dimensions_or_a_reason(
     name: str, embeddings: np.ndarray, classes: np.ndarray
 ) -> None:
-    reason = refused(lambda: fit(name, embeddings, classes, bits=40))
-    if reason is not None:
-        assert isinstance(reason, ConfigError)
-        assert "at most" in reason.message
+    coder = attempt(lambda: fit(name, embeddings, classes, bits=40))
+    if isinstance(coder, SemblanceError):
+        assert isinstance(coder, ConfigError)
+        assert "at most" in coder.message
         return
-    coder = fit(name, embeddings, classes, bits=40)
     found = codes.diagnose(coder.encode(embeddings))
     assert found.dead == 0
     assert coder.labels or found.max_correlation < 0.999  # few classes may share few codes
@@ -256,9 +254,10 @@ def test_more_bits_than_dimensions_or_a_reason(
 def test_fewer_directions_than_bits(name: str, embeddings: np.ndarray, classes: np.ndarray) -> None:
     """Five rows span four directions; nothing may crash, and what comes out is codes."""
     few, y = embeddings[:5], np.array([0, 0, 1, 1, 1])
-    if refused(lambda: fit(name, few, y)) is not None:
+    coder = attempt(lambda: fit(name, few, y))
+    if isinstance(coder, SemblanceError):
         return
-    packed = fit(name, few, y).encode(few)
+    packed = coder.encode(few)
     assert packed.shape == (5, BITS // 8)
     assert len(np.unique(packed, axis=0)) > 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ def test_the_rotation_is_that_of_plain_loops() -> None:
     found = itq.turn(v, start, 6)
     np.testing.assert_allclose(found, expected, atol=1e-10)
     np.testing.assert_allclose(found @ found.T, np.eye(5), atol=1e-12)
-    assert all(after <= before + 1e-9 for before, after in zip(losses, losses[1:], strict=False))
+    assert all(after <= before + 1e-9 for before, after in itertools.pairwise(losses))
     assert itq.loss(v, start) == pytest.approx(losses[0])
     assert itq.loss(v, found) <= losses[-1] + 1e-9
 

@@ -63,7 +63,7 @@ def test_rank_is_counted_past_rounding() -> None:
     rng = np.random.default_rng(0)
     flat = (rng.standard_normal((500, 9)) @ rng.standard_normal((9, 40)) + 30).astype(np.float32)
     assert len(_linear.principal(flat).variances) == 9
-    with pytest.raises(ConfigError, match="at most 8 bits.* 40-dimensional.* 9 directions"):
+    with pytest.raises(ConfigError, match=r"at most 8 bits.* 40-dimensional.* 9 directions"):
         pca.Coder(pca.Config(bits=16)).fit(flat)
     with pytest.raises(InputError, match="the same up to rounding"):
         _linear.principal(np.float32(1) + np.float32(6e-8) * rng.integers(0, 2, (50, 8)).astype(np.float32))

@@ -74,7 +74,7 @@ def load(path: str | Path, model: str | None = None) -> ThresholdCoder:
         if identity(coder, about["model"]) != about["identity"]:
             raise ValueError("it was changed since it was written")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, ConfigError) as error:
-        reason = error.message if isinstance(error, ConfigError) else str(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
         raise CollectionError(f"{path} cannot be read as a coder: {reason}", "fit the coder again") from error
     if model is not None and about["model"] != model:
         raise ModelMismatch(

@@ -5,8 +5,15 @@ each bit a probability; the codes of two views of one image must be found among 
 signs, the gradient passing straight through), and the two views must agree on the probabilities (symmetric
 KL divergence, weight beta), which takes from the code what depends on the view.
 
-The paper's views are of images, through a frozen VGG-16. Here the input is an embedding, and a view of it is
-that embedding plus Gaussian noise.
+Known to us through its public code, where a view is of the image, through a frozen VGG-16. Here nothing but
+the embedding is at hand, and a view of it is the embedding plus Gaussian noise of a quarter of its own
+spread. Chosen by measurement, on neighbours kept and not on labels: noise of a tenth to a half and dropout
+of a fifth are within two points of it, more of either is worse. Width, rate and rows are ours as well;
+temperature and beta are the paper's.
+
+When: 16 to 32 bits; from 64 on `itq` keeps more neighbours in less time.
+
+Cost: `epochs` passes over `rows` rows, seconds; `n hidden (d + bits)` operations to encode.
 """
 
 from __future__ import annotations
@@ -31,18 +38,18 @@ SMALL = 1e-8
 class Config:
     """`bits`: length of a code. `seed`: of weights, rows, order and noise. `noise`: standard deviation of a
     view's noise in units of the embeddings' own. `hidden`: width of the layer between. `temperature`, `beta`:
-    of the contrast and of the bottleneck. `epochs`, `batch`, `lr`: of the training, on at most `rows` rows."""
+    of the contrast and of the bottleneck. `epochs`, `batch`, `lr`: of the training on at most `rows` rows."""
 
     bits: int = 64
     seed: int = 0
-    noise: float = 0.5
-    hidden: int = 512
+    noise: float = 0.25
+    hidden: int = 256
     temperature: float = 0.3
     beta: float = 0.001
     epochs: int = 5
     batch: int = 128
-    lr: float = 1e-3
-    rows: int = 50_000
+    lr: float = 3e-3
+    rows: int = 20_000
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for numbers that no training can use."""
@@ -123,12 +130,12 @@ def train(x: Tensor, config: Config) -> tuple[Wide, Wide, Wide, Wide]:
         for start in range(0, len(x) - batch + 1, batch):
             part = x[order[start : start + batch]].repeat(2, 1)
             part = part + config.noise * torch.randn(part.shape, generator=generator)
-            u = (part @ net[0] + net[1]).relu() @ net[2] + net[3]
-            one, other = u.sigmoid().chunk(2)
-            total = contrast(*signs(u).chunk(2), config.temperature)
-            total = total + config.beta * (divergence(one, other) + divergence(other, one)) / 2
+            one, other = ((part @ net[0] + net[1]).relu() @ net[2] + net[3]).chunk(2)
+            p, q = one.sigmoid(), other.sigmoid()
+            total = contrast(signs(one), signs(other), config.temperature)
+            total = total + config.beta * (divergence(p, q) + divergence(q, p)) / 2
             optimiser.zero_grad()
-            total.backward()
+            total.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     a, b, c, d = (tensor.detach().numpy().astype(np.float64) for tensor in net)
     return a, b, c, d
