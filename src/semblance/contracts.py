@@ -106,7 +106,9 @@ class Objective(Protocol):
 
     `views`: a tuple of `View`, what a batch holds in this order; absent = `PAIR`.
     `take_columns(columns)`: once, before anything else; name -> `Column` of the store's rows, measured
-    and given ones. Labels for a supervised objective come this way too.
+    and given ones.
+    `take_labels(labels)`: once, before anything else, where the class attribute `labels` is True: labels of
+    the store's rows, `(n,)` int64 with -1 for none or `(n, classes)` bool. Without any `check_batch` raises.
     `before_epoch(embed)`: once an epoch; `embed()` gives the `(n, dim)` features of the whole store.
     `order(shuffled, batch)`: `(n,)` shuffled ids -> an epoch's ids, batch after batch; asked at every step.
     `partners(ids, generator)`: `(m,)` ids -> `(m,)` ids whose images make every second view.

@@ -59,6 +59,8 @@ def make() -> Callable[..., Any]:
         objective = plugins.get("objectives", name).Objective(config, Tiny())
         if hasattr(objective, "take_columns"):
             objective.take_columns(toy_columns())
+        if hasattr(objective, "take_labels"):
+            objective.take_labels(torch.arange(16) // 4)
         return objective
 
     return build

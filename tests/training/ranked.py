@@ -60,6 +60,8 @@ def learn(name: str, folder: Path, progress: Any = None, **options: Any) -> dict
     pixels = colours.repeat(4, 1).repeat(4, 2)
     if hasattr(objective, "take_columns"):
         objective.take_columns(measure_store(pixels, PHOTO))
+    if hasattr(objective, "take_labels"):
+        objective.take_labels(np.arange(20) % 4 - (np.arange(20) % 7 == 0))
     plain = {"epochs": 2, "batch": 8, "device": "cpu", "precision": "32", "lr": 1e-3}
     done = loop.train(pixels, objective, TrainConfig(**{**plain, **options}), folder, 8, progress)
     digest = hashlib.blake2b()

@@ -57,7 +57,8 @@ def combine(title: str) -> types.ModuleType:
         frozen=True,
     )
     module = types.ModuleType(config.__module__, f"The sum of {', '.join(names)}.")
-    objective = type("Objective", (Combined,), {"__module__": module.__name__})
+    labels = any(getattr(plugins.get("objectives", name).Objective, "labels", False) for name in names)
+    objective = type("Objective", (Combined,), {"__module__": module.__name__, "labels": labels})
     module.__dict__.update(Config=config, Objective=objective, SETTINGS={})
     return module
 
@@ -172,6 +173,8 @@ class Combined(nn.Module):
         shares = torch.tensor(config.shares or (1.0,) * len(self.parts))
         if self._having("take_columns"):
             self.take_columns = self._take_columns
+        if self._having("take_labels"):
+            self.take_labels = self._take_labels
         if self._having("finish"):
             self.finish = self._finish
         self.shares: tuple[float, ...] = tuple((shares / shares.sum()).tolist())
@@ -194,6 +197,11 @@ class Combined(nn.Module):
         """Hand the columns to every objective that asks."""
         for part in self._having("take_columns"):
             part.take_columns(columns)
+
+    def _take_labels(self, labels: Any) -> None:
+        """Hand the labels to every objective that learns from them."""
+        for part in self._having("take_labels"):
+            part.take_labels(labels)
 
     def _finish(self, embed: Callable[[], Tensor], head: nn.Module) -> None:
         """Let every objective that asks have a last word on the head that is kept."""
