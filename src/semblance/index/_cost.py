@@ -131,9 +131,14 @@ def histograms(words: Words, bits: int, path: str | None = None, threads: int = 
     return counts
 
 
-def best(counts: Counts, bits: int, price: Prices) -> Forecast:
-    """The forecast of the number of tables that finds 10 neighbours at the least cost."""
-    made = [forecast(counts, bits, m, price) for m in range(-(-bits // MOST_WIDTH), most_tables(bits) + 1)]
+def best(counts: Counts, bits: int, price: Prices, most_bytes: float = math.inf) -> Forecast:
+    """The forecast of the number of tables that finds 10 neighbours at the least cost.
+
+    Of those that fit into `most_bytes`, or else of the fewest tables that there can be.
+    """
+    n, least = int(counts[0].sum()) + 1, -(-bits // MOST_WIDTH)
+    fit = [m for m in range(least, most_tables(bits) + 1) if bytes_of(n, bits, m) <= most_bytes]
+    made = [forecast(counts, bits, m, price) for m in fit or [least]]
     return min(made, key=lambda one: (one.nearest(10), one.m))
 
 

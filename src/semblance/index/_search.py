@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from semblance.contracts import Matches
 from semblance.errors import ConfigError, InputError
 
-__all__ = ["BLOCK_BYTES", "as_vectors", "nearest", "within"]
+__all__ = ["BLOCK_BYTES", "as_vectors", "measure", "nearest", "within"]
 
 BLOCK_BYTES = 256 * 2**20
 """Default memory for intermediate results, in bytes."""
@@ -77,7 +77,7 @@ def nearest(
     width = k if exclude is None else k + 1
     best = np.full((len(queries), width), _NOTHING, dtype=np.uint64)
     for query, rows in _candidates(queries, gallery, best, None, block_bytes):
-        keys = _keys(_measure(queries[query], gallery, rows), ranks[rows])
+        keys = _keys(measure(queries[query], gallery, rows), ranks[rows])
         if best[query, 0] != _NOTHING:
             keys = np.concatenate([best[query], keys])
         if len(keys) > 2 * width:
@@ -107,7 +107,7 @@ def within(
     names, ranks = _named(ids, len(gallery))
     found: list[list[Keys]] = [[] for _ in range(len(queries))]
     for query, rows in _candidates(queries, gallery, None, float(limit), block_bytes):
-        distances = _measure(queries[query], gallery, rows)
+        distances = measure(queries[query], gallery, rows)
         inside = distances <= limit
         found[query].append(_keys(distances[inside], ranks[rows[inside]]))
     width = max((sum(map(len, parts)) for parts in found), default=0)
@@ -156,7 +156,7 @@ def _without(found: Matches, exclude: Ids, k: int) -> Matches:
     return Matches(found.ids[keep].reshape(shape), found.distances[keep].reshape(shape))
 
 
-def _measure(query: Floats, gallery: Floats, rows: NDArray[np.intp]) -> Floats:
+def measure(query: Floats, gallery: Floats, rows: NDArray[np.intp]) -> Floats:
     """Distances `(m,)` from one query to the gallery's `rows`, from float64 differences."""
     wide = query.astype(np.float64)
     squares = np.empty(len(rows))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semblance.errors import ConfigError, InputError
 from semblance.index import _cost, _kernel, _probe, _tables
 
-__all__ = ["Plan", "Tabled", "built"]
+__all__ = ["Plan", "Tabled", "built", "put"]
 
 Words = NDArray[np.uint64]
 Keys = NDArray[np.uint64]
@@ -174,6 +174,11 @@ def built(words: Words, bits: int, m: int, path: str, threads: int) -> Tabled:
         raise ConfigError(f"m is {m}", f"{bits} bits need {least} to {bits} tables, or 0 to choose")
     counts, price = _cost.histograms(words, bits, path, threads), _cost.prices(path)
     forecast = _cost.forecast(counts, bits, m, price) if m else _cost.best(counts, bits, price)
+    return put(words, bits, forecast, path, threads)
+
+
+def put(words: Words, bits: int, forecast: _cost.Forecast, path: str, threads: int) -> Tabled:
+    """All codes `(n, w)` in as many tables as were forecast; `InputError` where memory does not suffice."""
     try:
         return Tabled(_tables.build(words, bits, forecast.m, path, threads), forecast)
     except MemoryError as error:

@@ -1,0 +1,106 @@
+"""Exact Hamming search by whichever of `scan` and `mih` is quicker for these codes, and why.
+
+What: the answers of both are the same, so only time and memory depend on the choice. Whether tables are worth
+it hangs on how far a neighbour lies: near ones stand in a few buckets, far ones in nearly all. So the
+distances from a few of the codes to all others are measured, the time of a search for ten neighbours is
+forecast for both (see `_cost`), and `reason` says in one sentence what came of it. It is asked again when the
+number of codes has doubled or halved.
+
+When: codes of any number and kind, unless you know better.
+
+Cost: measuring takes a quarter of a second for 10 million codes of 64 bits, once; memory and time are then
+those of the index that was chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semblance.errors import ConfigError
+from semblance.index import _cost, _kernel
+from semblance.index._hashed import Hashed
+from semblance.index._tabled import Tabled, put
+from semblance.index.mih import FEW, MOST_BITS
+
+__all__ = ["Config", "Index"]
+
+_OVERHEAD = 40e6  # picoseconds that a search in tables takes before it begins
+_GAIN = 2.0  # tables must be so many times quicker to be worth their memory
+
+
+@dataclass(frozen=True)
+class Config:
+    """`threads`: cores that share a search. `memory_mb`: the most that tables may take, in MiB."""
+
+    threads: int = 1
+    memory_mb: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ConfigError(f"threads is {self.threads}", "give at least 1")
+        if self.memory_mb < 0:
+            raise ConfigError(f"memory_mb is {self.memory_mb}", "give 0 or more")
+
+
+class Index(Hashed):
+    """Exact search over packed codes that come and go.
+
+    >>> index = Index()
+    >>> index.add(np.array([[0], [7]], dtype=np.uint8))
+    array([0, 1])
+    >>> index.reason
+    'scan: 2 codes are compared before tables are asked'
+    """
+
+    kind = "auto"
+    config: Config
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config or Config())
+        self._reason = ""
+
+    @property
+    def reason(self) -> str:
+        """The name of the index that searches, and why, in one sentence. Measures where that is due."""
+        self.build()
+        return self._reason if len(self) else "scan: there are no codes"
+
+    @classmethod
+    def restored(cls, about: Mapping[str, Any]) -> Index:
+        """An empty index as `about` described it."""
+        index = cls(Config(**about["config"]))
+        index._reason = str(about["reason"])
+        return index
+
+    def about(self) -> dict[str, Any]:
+        """What is saved beside codes and tables."""
+        return {**super().about(), "reason": self._reason}
+
+    def choice(self, words: NDArray[np.uint64], bits: int) -> Tabled | None:
+        """Tables of the codes, where the forecast is that they are quicker; sets `reason`."""
+        n, path, threads = len(words), _kernel.chosen(), self.config.threads
+        if n < FEW:
+            self._reason = f"scan: {n:,} codes are compared before tables are asked"
+            return None
+        if bits > MOST_BITS:
+            self._reason = f"scan: codes of {bits:,} bits differ in too many places for tables"
+            return None
+        counts, price = _cost.histograms(words, bits, path, threads), _cost.prices(path)
+        forecast = _cost.best(counts, bits, price, self.config.memory_mb * 2**20)
+        tables, compare = forecast.nearest(10) + _OVERHEAD, _cost.scan_cost(n, words.shape[1], 1, price)
+        size, quicker = _cost.bytes_of(n, bits, forecast.m), _GAIN * tables <= compare
+        if quicker and size > self.config.memory_mb * 2**20:
+            self._reason = f"scan: tables would take {size / 2**20:,.0f} MiB, more than memory_mb allows"
+            return None
+        self._reason = (
+            f"{'mih' if quicker else 'scan'}: the 10th neighbour lies at about {forecast.neighbour:.0f} of "
+            f"{bits} bits, so {forecast.m} tables {'' if quicker else 'would '}look at "
+            f"{100 * forecast.share:.2g} % of the codes ({tables / 1e9:.2g} ms for a query, a scan "
+            f"{compare / 1e9:.2g} ms)"
+        )
+        return put(words, bits, forecast, path, threads) if quicker else None
