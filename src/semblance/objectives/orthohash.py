@@ -2,7 +2,8 @@
 
 Hoe et al. (NeurIPS 2021, arXiv 2109.14449); formulas and choices in `semblance.codes.orthohash`. Needs
 labels; images without any are left out of the loss. The head is a linear layer without bias and batch
-normalisation over all processes; the embedding is its output brought to length 1: `dim` is the number of bits.
+normalisation over all processes; the embedding is its output brought to length 1: `dim` is the number of
+bits.
 
 Use it where images are found by class and the classes are known; the one of its kind to try first. Cost over
 the encoder: `batch classes dim` operations a step. No published setting: the paper starts from weights that
