@@ -132,7 +132,7 @@ class Objective(nn.Module):
     def check_batch(self, batch: int) -> None:
         """Raise `ConfigError` where more clusters were asked for than images are in a batch (A.8), unless
         their centroids are kept from batch to batch."""
-        mended = self.config.variant in ("fixed", "plus") and self.memory is None
+        mended = self.config.variant in ("fixed", "plus") and not self.config.memory
         if mended and (self.config.clusters or 0) > batch:
             raise ConfigError(
                 f"cbswr.clusters is {self.config.clusters}, a batch has {batch} images",
