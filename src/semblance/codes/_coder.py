@@ -19,7 +19,7 @@ from semblance.errors import CollectionError, ConfigError
 
 __all__ = ["ThresholdCoder", "halfway"]
 
-THRESHOLD_ROWS = 100_000
+THRESHOLD_ROWS = 50_000
 """Medians are those of at most this many rows, drawn by the seed."""
 
 Arrays = dict[str, NDArray[Any]]

@@ -51,6 +51,8 @@ def as_rows(x: ArrayLike, dim: int | None = None) -> Rows:
     """
     try:
         array = np.asanyarray(x)
+        if array.dtype.kind == "c":
+            raise TypeError("complex numbers")
         if array.dtype.kind not in "fiu":
             array = array.astype(np.float32)
     except (TypeError, ValueError) as error:
