@@ -90,7 +90,7 @@ def test_before_fit(images: Any) -> None:
         with pytest.raises(NotFittedError):
             call(Embedder())
     with pytest.raises(InputError):
-        Embedder(epochs=1, **SMALL).fit(images.astype(float))
+        Embedder(epochs=1, **SMALL).fit(images.astype(complex))
 
 
 def test_in_a_pipeline_on_files(digits: Path, tmp_path: Path) -> None:

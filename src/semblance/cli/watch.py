@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from semblance.amounts import bytes_text, seconds_text
 from semblance.cli import screen
 
 if TYPE_CHECKING:
@@ -83,17 +84,18 @@ def health_line(record: Mapping[str, Any]) -> str:
 
 def bill_lines(plan: Plan) -> list[str]:
     """The bill as a small table."""
-    stages = ", ".join(f"{stage} {screen.seconds_text(value)}" for stage, value in plan.seconds.items())
+    stages = ", ".join(f"{stage} {seconds_text(value)}" for stage, value in plan.seconds.items())
     options = ", ".join(f"{key} {value}" for key, value in plan.encoder_options.items() if value is not None)
     length = f"{plan.epochs:,} epochs of {plan.batch:,} images a step, {plan.steps:,} steps"
     rows = [
-        ["images", f"{plan.images:,} found, {plan.unreadable:,} unreadable ({plan.checked}); {plan.pixels}"],
+        ["images", f"{plan.images:,} found, {plan.unreadable:,} unreadable ({plan.checked})"],
+        *([["pixels", plan.pixels]] if plan.pixels != "RGB" else []),
         ["encoder", f"{plan.encoder} at {plan.size} px, {plan.parameters:,} parameters ({options})"],
         ["", plan.reason],
         ["objective", f"{plan.objective}, views {plan.views}, {length}"],
-        ["time", f"{screen.seconds_text(plan.total_seconds)} ({stages})"],
-        ["memory", f"{screen.bytes_text(plan.memory)} at most"],
-        ["disk", screen.bytes_text(plan.disk)],
+        ["time", f"{seconds_text(plan.total_seconds)} ({stages})"],
+        ["memory", f"{bytes_text(plan.memory)} at most"],
+        ["disk", bytes_text(plan.disk)],
     ]
     return screen.table_lines(["", ""], rows)
 

@@ -122,7 +122,7 @@ def measure_format(images: Iterable[Values]) -> PixelFormat:
         ends.append(np.where(finite, flat, -np.inf).max(0))
     sample, edges = np.concatenate(some), np.array(ends)
     curves = [_curve_of(sample[:, c], edges[:, c]) for c in range(sample.shape[1])]
-    centre, scale, low, high = (tuple(round(float(x), 9) for x in part) for part in zip(*curves, strict=True))
+    centre, scale, low, high = (tuple(float(x) for x in part) for part in zip(*curves, strict=True))
     return PixelFormat(False, sample.shape[1], 16, centre, scale, low, high)
 
 
