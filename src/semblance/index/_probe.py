@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -172,7 +173,11 @@ def _search(tables: Tables, query: Words, probe: Probe, k: int | None, radius: i
             limit = int(best[-1] >> np.uint64(32)) if full else tables.bits if radius is None else radius
             if (full or k is None) and limit < tables.m * s + j:
                 return np.sort(best)
-            for flips in _flips(int(tables.low[j + 1] - tables.low[j]), s):
+            width = int(tables.low[j + 1] - tables.low[j])
+            price = probe.lookup + probe.code * tables.n / 2**width
+            if math.comb(width, s) * price > left:
+                return None
+            for flips in _flips(width, s):
                 keys, cost = _visit(tables, query, probe, (s, j), flips, limit, left)
                 left -= cost
                 if left < 0:
