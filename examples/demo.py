@@ -21,7 +21,8 @@ from sklearn.datasets import load_digits
 
 import semblance
 from semblance.cli.evaluate import print_scores
-from semblance.cli.screen import Screen, seconds_text
+from semblance.amounts import seconds_text
+from semblance.cli.screen import Screen
 from semblance.errors import SemblanceError
 from semblance.images.sources import folder_labels
 from semblance.report import write_report

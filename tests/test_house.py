@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "semblance"
 FILES = sorted(SRC.rglob("*.py"))
 FLOORS = {
-    **dict.fromkeys(("contracts", "errors", "files", "native", "plugins", "ranks"), 1),
+    **dict.fromkeys(("amounts", "contracts", "errors", "files", "native", "plugins", "ranks"), 1),
     **dict.fromkeys(("images", "encoders", "objectives", "codes", "index", "engines"), 2),
     **dict.fromkeys(("training", "groups", "evaluation"), 3),
     **dict.fromkeys(("verdict", "labels"), 4),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semblance import amounts
 from semblance.cli import screen
 
 
@@ -46,12 +47,12 @@ def test_an_empty_table_is_its_head(capsys: pytest.CaptureFixture[str]) -> None:
     [(0.04, "0.0 s"), (9.96, "10.0 s"), (59.4, "59 s"), (61, "1 min 1 s"), (3600, "1 h 0 min")],
 )
 def test_seconds_to_read(seconds: float, text: str) -> None:
-    assert screen.seconds_text(seconds) == text
+    assert amounts.seconds_text(seconds) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (5e12, "5.0 TB")])
 def test_bytes_to_read(count: float, text: str) -> None:
-    assert screen.bytes_text(count) == text
+    assert amounts.bytes_text(count) == text
 
 
 def test_stages_are_plain_lines_where_nobody_watches(

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from semblance import __version__
+from semblance.amounts import bytes_text
 from semblance.cli import options, screen
 from semblance.errors import ConfigError
 
@@ -165,7 +166,7 @@ def _memory() -> int | None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    memory = screen.bytes_text(found["memory"]) if found["memory"] else "unknown"
+    memory = bytes_text(found["memory"]) if found["memory"] else "unknown"
     vectors = ", ".join(found["instructions"]) or found["torch_instructions"] or "unknown"
     screen.print_table(
         ["", ""],
@@ -177,7 +178,7 @@ def _print(found: dict[str, Any]) -> None:
             ["instructions", vectors],
             ["device", f"{found['device']}, precision {found['precision']}"],
             ["memory", memory],
-            ["disk free", screen.bytes_text(found["disk_free"])],
+            ["disk free", bytes_text(found["disk_free"])],
             *[[name, version or "missing"] for name, version in found["packages"].items()],
         ],
     )

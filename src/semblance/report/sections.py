@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from semblance.amounts import bytes_text, seconds_text
 from semblance.report.curves import charts, draw
 from semblance.report.data import ReportData, number
-from semblance.report.wording import bytes_text, date_text, esc, seconds_text, table_html
+from semblance.report.wording import date_text, esc, table_html
 
 __all__ = ["facts", "footer", "happened", "model_line", "section", "training", "unreadable"]
 
