@@ -20,8 +20,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import semblance
-from semblance.cli.evaluate import print_scores
 from semblance.amounts import seconds_text
+from semblance.cli.evaluate import print_scores
 from semblance.cli.screen import Screen
 from semblance.errors import SemblanceError
 from semblance.images.sources import folder_labels

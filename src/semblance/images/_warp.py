@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from semblance.errors import ConfigError, InputError
 from semblance.native import library
 
 __all__ = ["available", "warp"]
@@ -32,9 +33,7 @@ def warp(
     Bilinear, mirrored at the border, times `scale`; then, where given, `own @ x + mean @ m` per pixel x of a
     view of mean m (`(n, c, c)` each), within [0, 1]. In memory channels-last. All on the CPU.
     """
-    native = library("semblance.images._native")
-    assert native is not None
-    call = native.semblance_views
+    call = _compiled().semblance_views
     call.restype = INT
     call.argtypes = [
         POINTER,
@@ -70,5 +69,12 @@ def warp(
         pool = _threads.setdefault(count, ThreadPoolExecutor(count, "views"))
         codes = list(pool.map(some, cuts[:-1], cuts[1:]))
     if any(codes):
-        raise MemoryError("no memory for views")
+        raise InputError(f"there is no memory for {n} views of {size} pixels", "take a smaller batch")
     return out
+
+
+def _compiled() -> ctypes.CDLL:
+    native = library("semblance.images._native")
+    if native is None:
+        raise ConfigError("this installation has no compiled views", "ask available() first")
+    return native
