@@ -39,6 +39,7 @@ INLINE int any_below(const uint16_t *d, uint16_t limit) {
 #define ANY_BELOW(d, limit) any_below(d, limit)
 
 INLINE __m512i differing(const uint64_t *codes, __m512i query) {
+    FETCH_AHEAD(codes);
     return _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(codes), query));
 }
 
@@ -51,6 +52,7 @@ INLINE void put(uint16_t *out, __m512i found) { _mm_storeu_si128((__m128i *)out,
 
 /* The population counts of one code of any width, in eight lanes: whole vectors, then the `rest` under a mask. */
 INLINE __m512i row(const uint64_t *code, const uint64_t *query, size_t whole, __mmask8 rest, __m512i last) {
+    FETCH_AHEAD(code);
     __m512i sum = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_maskz_loadu_epi64(rest, code + whole), last));
     for (size_t j = 0; j < whole; j += 8)
         sum = _mm512_add_epi64(sum, differing(code + j, _mm512_loadu_si512(query + j)));

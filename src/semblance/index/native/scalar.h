@@ -32,6 +32,7 @@ INLINE void distances_of(const uint64_t *codes, size_t n, size_t w, const uint64
     for (; i + 4 <= n; i += 4) { /* four at a time: they do not wait for each other */
         unsigned a = 0, b = 0, c = 0, d = 0;
         for (size_t j = 0; j < w; j++, codes++) {
+            FETCH_AHEAD(codes + 3 * j);
             a += POPCOUNT(codes[0] ^ query[j]);
             b += POPCOUNT(codes[w] ^ query[j]);
             c += POPCOUNT(codes[2 * w] ^ query[j]);
