@@ -91,16 +91,26 @@ class Index(Hashed):
             self._reason = f"scan: codes of {bits:,} bits differ in too many places for tables"
             return None
         counts, price = _cost.histograms(words, bits, path, threads), _cost.prices(path)
-        forecast = _cost.best(counts, bits, price, self.config.memory_mb * 2**20)
-        tables, compare = forecast.nearest(10) + _OVERHEAD, _cost.scan_cost(n, words.shape[1], 1, price)
-        size, quicker = _cost.bytes_of(n, bits, forecast.m), _GAIN * tables <= compare
-        if quicker and size > self.config.memory_mb * 2**20:
-            self._reason = f"scan: tables would take {size / 2**20:,.0f} MiB, more than memory_mb allows"
+        compare, room = _cost.scan_cost(n, words.shape[1], 1, price), self.config.memory_mb * 2**20
+
+        def worth(forecast: _cost.Forecast) -> bool:
+            return _GAIN * (forecast.nearest(10) + _OVERHEAD) <= compare
+
+        forecast = _cost.best(counts, bits, price)
+        needed = _cost.bytes_of(n, bits, forecast.m)
+        fits = _cost.best(counts, bits, price, room) if worth(forecast) and needed > room else forecast
+        if worth(forecast) and not (worth(fits) and _cost.bytes_of(n, bits, fits.m) <= room):
+            self._reason = f"scan: tables would take {needed / 2**20:,.0f} MiB, more than memory_mb allows"
             return None
-        self._reason = (
-            f"{'mih' if quicker else 'scan'}: the 10th neighbour lies at about {forecast.neighbour:.0f} of "
-            f"{bits} bits, so {forecast.m} tables {'' if quicker else 'would '}look at "
-            f"{100 * forecast.share:.2g} % of the codes ({tables / 1e9:.2g} ms for a query, a scan "
-            f"{compare / 1e9:.2g} ms)"
-        )
-        return put(words, bits, forecast, path, threads) if quicker else None
+        self._reason = _sentence(worth(fits), bits, fits, fits.nearest(10) + _OVERHEAD, compare)
+        return put(words, bits, fits, path, threads) if worth(fits) else None
+
+
+def _sentence(tables: bool, bits: int, forecast: _cost.Forecast, probe: float, compare: float) -> str:
+    """What the forecast decided and why; `probe` and `compare`: picoseconds in tables and of a scan."""
+    name, look = ("mih", "look") if tables else ("scan", "would look")
+    times = f"{probe / 1e9:.2g} ms for a query, a scan {compare / 1e9:.2g} ms"
+    return (
+        f"{name}: the 10th neighbour lies at about {forecast.neighbour:.0f} of {bits} bits, so "
+        f"{forecast.m} tables {look} at {100 * forecast.share:.2g} % of the codes ({times})"
+    )
