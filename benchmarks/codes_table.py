@@ -36,8 +36,8 @@ def page(found: list[Record]) -> Iterator[str]:
     yield f"Made by `benchmarks/codes.py` on {machines}."
     yield "Coders without labels, each with its defaults. Retrieval by class, and coders with labels:"
     yield "[hash_tables.md](hash_tables.md). Numbers: % of a query's 10 nearest neighbours by the float"
-    yield "embedding, mean over 3 seeds ± half of the 95 % t-interval; equal Hamming distances in random order"
-    yield "(expected value); - : the coder refuses so many bits. 32-bit floats take 512 bytes an image."
+    yield "embedding, mean over 3 seeds ± half of the 95 % t-interval; equal Hamming distances in random"
+    yield "order (expected value); - : the coder refuses so many bits. Floats take 512 bytes an image."
     recall = [r for r in found if r["part"] == "recall"]
     for name in dict.fromkeys(r["set"] for r in recall):
         yield from recall_tables(name, [r for r in recall if r["set"] == name])
