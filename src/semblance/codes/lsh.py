@@ -1,8 +1,8 @@
 """Locality-sensitive hashing: each bit is the side of a random hyperplane; nothing is learned but the mean.
 
 Charikar (STOC 2002): two vectors at the angle a differ in a bit with probability a / pi. Here the angle is
-seen from the mean of the embeddings: all of them lie in one narrow cone as seen from 0, and hyperplanes
-through 0 would seldom part them. Any number of bits; the more, the nearer Hamming distance is to the angle.
+seen from the mean of the embeddings, so that every hyperplane parts them, also where they lie in a narrow
+cone as seen from 0. Any number of bits; the more, the nearer Hamming distance is to the angle.
 
 When: as the row that everything learned must beat, or where nothing may depend on the data but its mean.
 
