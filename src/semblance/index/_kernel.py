@@ -11,9 +11,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,6 +34,7 @@ Part = TypeVar("Part")
 _ABI = 1
 _NATIVE = ("native-avx512", "native-avx2", "native-popcnt", "native")  # numbered as in native/module.c
 _ROW_BITS = 48
+_MOST_WORDS = 1023  # a distance fits in 16 bits, with one number to spare
 _WORTH_A_THREAD = 2**21  # words compared below which another thread costs more than it brings
 _MANY = 64  # queries for each thread from which on they are shared out instead of the codes
 
@@ -113,11 +115,12 @@ def within(
         asked = codes[first:last], queries[start:stop]
         _call("within", name, *asked, min(radius, FAR), ctypes.byref(keys), ends.ctypes.data)
         try:
-            whole = np.empty(int(ends[-1]), dtype=np.int64)
+            whole = np.empty(int(ends[-1]), dtype=np.uint64)
             ctypes.memmove(whole.ctypes.data, keys, whole.nbytes)
         finally:
             _free(keys)
-        return ends, whole & (2**_ROW_BITS - 1), (whole >> _ROW_BITS).astype(np.int32)
+        rows = (whole & np.uint64(2**_ROW_BITS - 1)).astype(np.int64)
+        return ends, rows, (whole >> np.uint64(_ROW_BITS)).astype(np.int32)
 
     return _shared(part, codes, queries, threads, _join_within)
 
@@ -140,6 +143,9 @@ def count(
 
 
 def _fit(codes: Words, queries: Words) -> tuple[Words, Words]:
+    """Both as C reads them; it looks no further than this."""
+    if (len(codes) and codes.shape[1] != queries.shape[1]) or codes.shape[1] > _MOST_WORDS:
+        raise InputError(f"codes of {codes.shape[1]} words meet queries of {queries.shape[1]}")
     return np.ascontiguousarray(codes, dtype=np.uint64), np.ascontiguousarray(queries, dtype=np.uint64)
 
 
@@ -172,12 +178,23 @@ def _shared(
         return part(0, n, 0, q)
     by_codes = q < _MANY * workers
     cuts = [i * (n if by_codes else q) // workers for i in range(workers + 1)]
-    with ThreadPoolExecutor(workers) as pool:
-        if by_codes:
-            jobs = [pool.submit(part, cuts[i], cuts[i + 1], 0, q) for i in range(workers)]
-        else:
-            jobs = [pool.submit(part, 0, n, cuts[i], cuts[i + 1]) for i in range(workers)]
-        return join([job.result() for job in jobs], cuts, by_codes)
+    jobs = [(i, j, 0, q) if by_codes else (0, n, i, j) for i, j in itertools.pairwise(cuts)]
+    others = [_pool(workers - 1).submit(part, *job) for job in jobs[1:]]
+    try:
+        parts = [part(*jobs[0])]
+    finally:
+        wait(others)  # they read memory that may be let go after an error
+    return join(parts + [other.result() for other in others], cuts, by_codes)
+
+
+@functools.cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """Threads that stay: starting one takes longer than reading many codes."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="semblance-kernel")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has the pool and none of its threads
 
 
 def _join_nearest(
