@@ -46,6 +46,8 @@ def command(
         return
     left_out = sum(scores["left_out"].values())
     click.echo(f"{scores['images']:,} images of {scores['classes']:,} classes, {left_out:,} left out")
+    if scores["taught"]:
+        click.echo(f"the model learned from labels: {scores['taught']}; of these the scores are no test")
     print_scores(scores["rows"])
 
 

@@ -218,6 +218,12 @@ def training_options(function: F) -> F:
             metavar="WHAT",
             help="What a second view shows: view, folder, column:NAME or time:NAME of a manifest.  [view]",
         ),
+        click.option(
+            "--labels",
+            type=click.Path(path_type=Path),
+            help="CSV or Parquet, for an objective that learns from labels.  [names of the folders]",
+        ),
+        click.option("--column", help="The column of labels, in the table or the manifest.  [the only one]"),
         click.option("--epochs", type=int, help="How often to see every image.  [from the collection]"),
         click.option("--budget", type=Duration(), help="Last whole epoch that fits: 90s, 10m, 1h30m."),
         click.option("--batch", type=int, help="Images in a step, all processes together.  [128]"),

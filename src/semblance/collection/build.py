@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semblance.collection import columns, disk, plan, together
+from semblance.collection import columns, disk, labelled, plan, together
 from semblance.collection.checks import check_columns
 from semblance.collection.codes import choose_and_write
 from semblance.collection.learn import embed_rows, follow, learn_model, paths_of, views_preset
 from semblance.collection.log import Log, now
 from semblance.collection.model import Model, plain, versions
 from semblance.collection.plan import Plan
-from semblance.collection.settings import Options, Settings, conflicts, resolve
+from semblance.collection.settings import Options, Settings, conflicts, resolve, with_manifest
 from semblance.collection.store import FORMAT, PARTS, Collection, is_collection, source_record
 from semblance.collection.update import changes, count, describe, update
 from semblance.contracts import Progress
@@ -132,6 +132,7 @@ def _build(
             disk.recover(target, is_collection)
             _check_target(target)
             found = scan(source, options.where)
+            options = with_manifest(options, source, found)
             name = Path(source).name if isinstance(source, (str, Path)) else None
             origin = {**source_record(found.root, found.kind, target), "name": name}
             job = _Job(found, origin, target, options, progress, on_plan, report, planned)
@@ -185,6 +186,7 @@ def _make(job: _Job) -> Collection:
     seen = plan.survey(job.source, job.options)
     settings = resolve(job.options, len(job.source.items), seen.side, seen.pixels)
     _check_positives(job.source, settings)
+    labelled.check(settings.lesson, job.source)
     request = {"settings": settings.record(), "version": versions()["semblance"]}
     resumed = _begin(job, request)
     log = Log(job.folder / "log.jsonl")
@@ -203,6 +205,7 @@ def _make(job: _Job) -> Collection:
             settings.pixels,
         )
     columns.write_given(job.folder, job.source.table, table)
+    labelled.write(job.folder, settings.lesson, paths_of(table))
     pixels = open_store(job.folder / "pixels.npy")
     log.write("decoded", readable=len(pixels), unreadable=len(table) - len(pixels))
     _check_images(pixels, table)
@@ -334,7 +337,7 @@ def _actual(job: _Job, folder: Path) -> dict[str, Any]:
 
 def _clean(folder: Path) -> None:
     """Remove what only a build needs. It comes after the swap: until then a killed build goes on from it."""
-    for name in ("building.json", "checkpoint.of"):
+    for name in ("building.json", "checkpoint.of", labelled.TAUGHT):
         (folder / name).unlink(missing_ok=True)
 
 

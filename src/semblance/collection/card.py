@@ -26,12 +26,12 @@ def card(facts: Mapping[str, Any]) -> str:
         "---",
         "library_name: semblance",
         "pipeline_tag: image-feature-extraction",
-        "tags: [image-similarity, self-supervised, metric-learning]",
+        f"tags: [image-similarity, {_kind(training)}, metric-learning]",
         "---",
         "",
         f"# Image embedding by {objective['name']} ({encoder['name']})",
         "",
-        f"Learned without labels on {data['images']:,} images with Semblance {version}.",
+        f"Learned {_taught(training)} on {data['images']:,} images with Semblance {version}.",
         "",
         "| | |",
         "| --- | --- |",
@@ -66,6 +66,15 @@ def card(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _taught(training: Mapping[str, Any]) -> str:
+    labels = training.get("labels")
+    return f"from labels, {labels}," if labels else "without labels"
+
+
+def _kind(training: Mapping[str, Any]) -> str:
+    return "supervised" if training.get("labels") else "self-supervised"
+
+
 def _training(training: Mapping[str, Any]) -> str:
     config = training["config"]
     frozen = ", the head alone: the encoder is as it was" if training.get("freeze") else ""
@@ -83,7 +92,7 @@ def _measured(training: Mapping[str, Any]) -> list[str]:
     health = {key: value for key, value in last["health"].items() if isinstance(value, (int, float))}
     rows = [("loss", last["loss"]), *sorted(health.items())]
     return [
-        f"After epoch {last['epoch']}, on the training images, without labels:",
+        f"After epoch {last['epoch']}, on the training images:",
         "",
         "| | |",
         "| --- | --- |",

@@ -208,18 +208,17 @@ def _labels(
     labels: Any,
     column: str | None,
     clusters: int | None,
-) -> tuple[NDArray[np.int64], str]:
-    """Whole numbers for the coder, -1 where there is no label, and what they are."""
+) -> tuple[NDArray[np.int64] | NDArray[np.bool_], str]:
+    """Labels for the coder (see `labelled.targets`), and what they are."""
     from semblance.collection.evaluate import read_labels
+    from semblance.collection.labelled import targets
 
     if clusters is not None:
         if labels is not None or column:
             raise ConfigError("labels and clusters were both asked for", "give --labels or --clusters")
         return np.asarray(room.pseudo_labels(rows, clusters), np.int64), f"{clusters} clusters"
     values = list(read_labels(collection, labels, column).values())
-    known = sorted({str(value) for value in values if value is not None})
+    y, known = targets(values)
     if len(known) < 2:
         raise InputError("the labels name fewer than 2 classes", "a coder that learns from labels needs 2")
-    number = {value: i for i, value in enumerate(known)}
-    y = np.array([-1 if value is None else number[str(value)] for value in values], np.int64)
     return y, column or "folder"

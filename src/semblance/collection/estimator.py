@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from semblance import plugins
 from semblance.collection.build import learn
 from semblance.collection.model import Model
 from semblance.collection.store import Collection
@@ -74,9 +75,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any = None) -> Embedder:
         """Itself, after learning on `X`: a folder, glob, manifest, list of paths or uint8 `(n, h, w, c)`.
 
-        `y` is ignored. Raises what `semblance.learn` raises.
+        `y`: for an objective that learns from labels, one for each image (-1 or None for none), or bool
+        `(n, classes)`; else it is ignored. Raises what `semblance.learn` raises.
         """
         options = {name: value for name, value in self.get_params(deep=False).items() if value is not None}
+        if y is not None and getattr(plugins.get("objectives", self.objective).Objective, "labels", False):
+            options["labels"] = list(y)
         out, square = options.pop("out", None), options.pop("square", None)
         if square is not None:
             options["fit"] = square

@@ -7,24 +7,20 @@ encoder the features are scored; their heads were never trained.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from semblance import plugins
 from semblance.collection.checks import kept_columns
+from semblance.collection.labelled import labels_in_order
 from semblance.collection.model import RANDOM, build_encoder, plain, view_size
 from semblance.contracts import Progress
-from semblance.errors import ConfigError, InputError
-from semblance.evaluation import protocol, tables
+from semblance.evaluation import protocol
 from semblance.evaluation.columns import as_rows
-from semblance.images.sources import folder_labels
 from semblance.training.embed import embed
 
 if TYPE_CHECKING:
@@ -43,17 +39,19 @@ def evaluate(
     record: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The table of `protocol.evaluate` for this collection, with "column"; kept for its report.
+    """The table of `protocol.evaluate` for this collection, with "column"; kept for its report. "taught" says
+    which labels the training learned from, if any: with these in the table, it is no test.
 
     `labels`: a CSV or Parquet table and its `column`, a mapping from path to label, one label for each
     readable image in order, or None for the names of the folders. Images without a label are left out.
     `seed` draws the starts of k-means. Raises `InputError` or `ConfigError` for labels that do not
     fit. With `record=False` nothing is written.
     """
-    values, name = _labels_in_order(collection, labels, column)
+    values, name = labels_in_order(collection.paths, labels, column, collection.path.name)
     rows = rows_of(collection, device=device, progress=progress)
     table = protocol.evaluate(rows, values, seed=seed, progress=progress)
-    result: dict[str, Any] = plain({**table, "column": name})
+    taught = collection.info["config"].get("labels")
+    result: dict[str, Any] = plain({**table, "column": name, "taught": taught})
     if record:
         collection.record(evaluation=result)
     return result
@@ -65,7 +63,7 @@ def read_labels(
     column: str | None = None,
 ) -> dict[str, Any]:
     """Path -> label of the readable images; None where there is none. As `evaluate` takes them."""
-    values, _ = _labels_in_order(collection, labels, column)
+    values, _ = labels_in_order(collection.paths, labels, column, collection.path.name)
     return dict(zip(collection.paths, values, strict=True))
 
 
@@ -109,57 +107,3 @@ def rows_of(
             2**0.5
         )
     return rows
-
-
-def _labels_in_order(
-    collection: Collection, labels: str | Path | Mapping[str, Any] | Sequence[Any] | None, column: str | None
-) -> tuple[list[Any], str]:
-    """One label or None for each row, and what they are called."""
-    paths = collection.paths
-    if labels is None:
-        if column is not None:
-            raise ConfigError("a column was named without a table", "give --labels too")
-        folders = folder_labels(paths)
-        if folders is None:
-            raise InputError(
-                f"all images of {collection.path.name} lie in one folder, which names no classes",
-                "give --labels TABLE --column NAME",
-            )
-        return list(folders), "folder"
-    if isinstance(labels, (str, Path)):
-        name = column or _only_column(Path(labels))
-        return list(tables.read_labels(labels, name, paths).values), name
-    if isinstance(labels, Mapping):
-        values = [labels.get(path) for path in paths]
-        if all(value is None for value in values):
-            raise InputError("none of the labels belongs to an image", f"paths look like {paths[0]}")
-        return values, column or "label"
-    if len(labels) != len(paths):
-        raise InputError(f"{len(labels)} labels for {len(paths)} readable images", "give one for each")
-    return list(labels), column or "label"
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return list(pq.read_schema(path).names)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","), [])
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} cannot be read as a table: {error}", "give a CSV or Parquet file"
-        ) from error
-
-
-def _only_column(path: Path) -> str:
-    header = _header(path)
-    if len(header) < 2:
-        raise InputError(
-            f"{path.name} has no column of labels", "a column of paths and one of labels are needed"
-        )
-    names = [name for name in header if name != ("path" if "path" in header else header[0])]
-    if len(names) == 1:
-        return names[0]
-    if "class" in names or "label" in names:
-        return "class" if "class" in names else "label"
-    raise ConfigError(f"{path.name} has several columns", f"choose one with --column: {', '.join(names)}")

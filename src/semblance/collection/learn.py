@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from semblance.collection import disk, together
+from semblance.collection import disk, labelled, together
 from semblance.collection.begin import fill_encoder, fill_head, said
 from semblance.collection.columns import all_columns, positives, read
 from semblance.collection.model import (
@@ -94,10 +95,14 @@ def follow() -> dict[str, Any]:
 
 
 def prepare(
-    settings: Settings, pixels: NDArray[Any], views: Views, columns: Callable[[], Mapping[str, Column]]
+    settings: Settings,
+    pixels: NDArray[Any],
+    views: Views,
+    columns: Callable[[], Mapping[str, Column]],
+    labels: Callable[[], labelled.Targets],
 ) -> tuple[nn.Module, Start]:
-    """The objective around its encoder, ready to train, and what it starts from. `columns` is called where
-    the objective takes some."""
+    """The objective around its encoder, ready to train, and what it starts from. `columns` and `labels` are
+    called where the objective takes some."""
     seed = settings.training.seed
     encoder: Any = build_encoder(settings.encoder, settings.encoder_config, seed)
     channels = pixels.shape[-1]
@@ -122,6 +127,10 @@ def prepare(
         objective.fit_to(view_size(settings.size, views.crop))
     if hasattr(objective, "take_columns"):
         objective.take_columns(columns())
+    if settings.lesson is not None:
+        with torch.random.fork_rng(devices=[]):  # what is drawn for each class
+            torch.manual_seed(seed)
+            objective.take_labels(labels())
     return objective, Start(start, said(settings.begin, fits, RANDOM))
 
 
@@ -165,7 +174,7 @@ def _train(
 ) -> tuple[str, Views, Any, Start, TrainResult]:
     preset, views = views_preset(settings, pixels)
     found = functools.partial(all_columns, folder, pixels, settings.pixels, progress)
-    objective, start = prepare(settings, pixels, views, found)
+    objective, start = prepare(settings, pixels, views, found, functools.partial(labelled.read, folder))
     side = view_size(settings.size, views.crop)
     partners = positives(settings.positives, read(folder), paths_of(read_images(folder)))
     result = train(pixels, objective, settings.train_config(views), folder, side, progress, partners)
@@ -208,6 +217,7 @@ def _facts(
                 "views": preset,
                 "start": start.said,
                 "freeze": settings.freeze,
+                "labels": record["labels"],
                 "config": {**record["training"], "views": views},
                 "last": last,
             },

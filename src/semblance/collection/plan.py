@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semblance.collection import labelled
 from semblance.collection.columns import trial_columns
 from semblance.collection.learn import prepare, spread_rows, views_preset
 from semblance.collection.memory import forget_peak, peak_memory
 from semblance.collection.model import plain, view_size
-from semblance.collection.settings import Options, Settings, resolve
+from semblance.collection.settings import Options, Settings, resolve, with_manifest
 from semblance.contracts import Progress
 from semblance.errors import CollectionError, ConfigError, InputError
 from semblance.images.decode import identify
@@ -92,8 +93,10 @@ def plan(
     """
     asked = Options.read(options)
     found = scan(source, asked.where)
+    asked = with_manifest(asked, source, found)
     seen = survey(found, asked)
     settings = resolve(asked, len(found.items), seen.side, seen.pixels)
+    labelled.check(settings.lesson, found)
     place = Path(out).absolute() if out is not None else Path.cwd() / "images.smb"
     return make_bill(found, place, settings, asked.threads, progress)
 
@@ -267,7 +270,11 @@ def _try_training(
     sample = pixels if len(rows) == len(pixels) else pixels[rows]
     preset, views = views_preset(settings, pixels)
     objective: Any = prepare(
-        settings, pixels, views, lambda: trial_columns(source.table, sample, settings.pixels)
+        settings,
+        pixels,
+        views,
+        lambda: trial_columns(source.table, sample, settings.pixels),
+        lambda: labelled.trial(settings.lesson, source, len(sample)),
     )[0]
     side = view_size(settings.size, views.crop)
     config = dataclasses.replace(settings.train_config(views), epochs=10_000, budget=None, patience=0)

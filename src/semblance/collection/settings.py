@@ -16,15 +16,17 @@ from typing import Any
 
 from semblance import plugins
 from semblance.collection.begin import Beginning, beginning
+from semblance.collection.labelled import Lesson, lesson_for, said_of
 from semblance.collection.model import plain, view_size
 from semblance.encoders._sizing import choose
 from semblance.errors import ConfigError
 from semblance.images.decode import Fit
 from semblance.images.formats import PHOTO, PixelFormat
+from semblance.images.sources import Source
 from semblance.images.views_presets import PRESETS, Views
 from semblance.training.config import TrainConfig, choose_device
 
-__all__ = ["Options", "Settings", "choose_epochs", "conflicts", "resolve"]
+__all__ = ["Options", "Settings", "choose_epochs", "conflicts", "resolve", "with_manifest"]
 
 OWN = ("epochs", "budget", "seed", "device", "precision", "views")
 """Fields of `TrainConfig` that are options of their own, not training options."""
@@ -40,7 +42,8 @@ class Options:
     where it fits) is continued. `freeze`: only the head learns. `budget`: seconds. `batch`, `epochs`, `size`
     (pixels), `fit` (squash or crop), `seed`. `pixels`: auto, or photo to make 8-bit RGB of whatever can be.
     `positives`: what the second view shows: view (the image itself), folder or column:NAME (another of the
-    same), time:NAME (the one before or after in its folder). `training_options`: fields of `TrainConfig`.
+    same), time:NAME (the one before or after in its folder). `labels`, `column`: for an objective that learns
+    from them, as `evaluate` takes them. `training_options`: fields of `TrainConfig`.
     `where`: rows of a manifest. `overwrite`: replace a collection made from other options. `device`,
     `precision`, `threads` do not change what is made.
     """
@@ -62,6 +65,8 @@ class Options:
     size: int | None = None
     fit: str | None = None
     positives: str | None = None
+    labels: Any = None
+    column: str | None = None
     pixels: str | None = None
     seed: int | None = None
     where: Mapping[str, Any] | None = None
@@ -107,6 +112,7 @@ class Settings:
     device: str = "auto"
     pixels: PixelFormat = PHOTO
     positives: str = "view"
+    lesson: Lesson | None = None
 
     def record(self) -> dict[str, Any]:
         """The settings as JSON; equal records give equal collections."""
@@ -121,6 +127,7 @@ class Settings:
                 "fit": self.fit,
                 "pixels": self.pixels,
                 "positives": self.positives,
+                "labels": None if self.lesson is None else self.lesson.said,
                 "views": {"name": self.views, "options": self.views_options},
                 "training": training,
                 "weights": None if self.begin is None else self.begin.hash,
@@ -195,7 +202,15 @@ def resolve(options: Options, images: int, side: int, pixels: PixelFormat = PHOT
         device=options.device,
         pixels=pixels,
         positives=_positives(options.positives or "view"),
+        lesson=lesson_for(objective, options.labels, options.column),
     )
+
+
+def with_manifest(options: Options, source: Any, found: Source) -> Options:
+    """The options, with the manifest that the images come from as table where a column alone was named."""
+    if options.column is None or options.labels is not None or found.kind != "manifest":
+        return options
+    return dataclasses.replace(options, labels=source)
 
 
 def choose_epochs(images: int) -> int:
@@ -289,6 +304,7 @@ def _asked(options: Options) -> dict[str, Any]:
         "size": options.size,
         "fit": options.fit,
         "positives": options.positives,
+        "labels": None if options.labels is None else said_of(options.labels, options.column),
         "pixels.photo": True if options.pixels == "photo" else None,
         "where": options.where,
         "weights": None if begin is None else begin.hash,

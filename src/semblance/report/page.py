@@ -118,6 +118,9 @@ def _metrics_lead(data: ReportData, known: bool) -> str:
     evaluation = data.evaluation or {}
     column = evaluation.get("column")
     said = f" (<code>{esc(column)}</code>)" if column else ""
+    taught = evaluation.get("taught")
+    if taught:
+        return f"Measured on labels{said}. The model learned from {esc(taught)}: of these it is no test."
     return f"Measured on labels{said} that training never saw."
 
 
