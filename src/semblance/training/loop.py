@@ -260,7 +260,10 @@ class _Training:
 
     def _take(self, ids: Tensor) -> Tensor:
         if self.store is not None:
-            return self.store[ids.to(self.device)]
+            rows = ids.to(self.device)
+            if self.store.dtype is torch.uint16:  # which CUDA does not index
+                return self.store.view(torch.int16)[rows].view(torch.uint16)
+            return self.store[rows]
         return pixels_to_tensor(self.pixels, ids.numpy(), self.device)
 
     def _features(self) -> Tensor:
