@@ -1,4 +1,4 @@
-"""Pixels of 16 bits and other channels train like any others, and a plain view is the image as it is embedded."""
+"""Pixels of 16 bits and other channels train like any others; a plain view is the image as it is embedded."""
 
 from __future__ import annotations
 
