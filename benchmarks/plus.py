@@ -138,6 +138,10 @@ def page(found: list[dict[str, Any]]) -> Iterable[str]:
         trust = "-" if trusts[0] is None else f"{np.mean(trusts):.2f}"
         cells = [mean(runs, "recall@1") for runs in runs_of]
         yield f"| {row} | {' | '.join(cells)} | {np.mean(gains):+.1f} | {trust} | {sum(map(len, runs_of))} |"
+    yield "\nHow to read it: `plus` contrasts instances with a decoupled attraction and decorrelates what an"
+    yield "embedding is made of; what clusters say reaches it as far as they are trusted. In trainings this short"
+    yield "they earn little: the gain is not theirs (`no clusters at all`), but trusting them from the start costs"
+    yield "some of it. One seed differs from another by about two points."
     yield "\nSeconds are not compared: other work ran beside some of these trainings."
 
 
