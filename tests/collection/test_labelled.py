@@ -1,4 +1,4 @@
-"""Labels on their way to a training: read, brought into row order, made numbers, refused where they do not fit."""
+"""Labels on their way to a training: read, in row order, made numbers, refused where they do not fit."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_table(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert scores["taught"] == made.info["config"]["labels"]
     assert learn(flat, tmp_path / "a.smb", labels=table, column="kind", **TINY).outcome == "up to date"
     assert learn(flat, tmp_path / "a.smb", **TINY).outcome == "up to date"
-    with pytest.raises(InputError, match="asked for tags of labels.csv"):
+    with pytest.raises(InputError, match=r"asked for tags of labels\.csv"):
         learn(flat, tmp_path / "a.smb", labels=table, column="tags", **TINY)
     several = learn(flat, tmp_path / "b.smb", labels=table, column="tags", **TINY)
     assert seen[-1].shape == (12, 2)
@@ -131,13 +131,10 @@ def test_what_does_not_fit(flat: Path, tmp_path: Path) -> None:
         (InputError, "none of the labels belongs", {"labels": {"x.png": "a"}}),
     ]
     for kind, message, options in cases:
+        plain = {"objective_options": {}} if "objective" in options else {}
         for make in (learn, plan):
             with pytest.raises(kind, match=message):
-                make(
-                    flat,
-                    out,
-                    **{**TINY, **({"objective_options": {}} if "objective" in options else {}), **options},
-                )
+                make(flat, out, **{**TINY, **plain, **options})
         assert not out.exists()
     with pytest.raises(InputError, match="3 labels for 12 readable images"):
         learn(flat, out, labels=["a", "b", "a"], **TINY)
