@@ -20,8 +20,8 @@ from semblance.index._folder import read_about, read_array, unreadable, write_fo
 
 __all__ = ["MOST_BITS", "Codes", "Ids", "Words", "as_codes", "as_ids", "to_words"]
 
-MOST_BITS = 65_528
-"""The longest code: a distance fits in 16 bits."""
+MOST_BITS = 65_472
+"""The longest code, 1,023 words: a distance fits in 16 bits, with one number to spare."""
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]

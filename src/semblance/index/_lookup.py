@@ -40,7 +40,7 @@ def distances(codes: Words, tables: Tables, own: Words, path: str | None = None)
         table, signs = tables.ctypes.data, own.ctypes.data
         native.semblance_lookup(codes.ctypes.data, *codes.shape, len(tables), table, signs, out.ctypes.data)
         return out
-    differing = (codes ^ own).astype("<u8", copy=False).view(np.uint8).reshape(len(codes), -1)
+    differing = (codes ^ own).astype("<u8", copy=False).view(np.uint8).reshape(len(codes), 8 * len(own))
     sums = np.zeros(len(codes))
     for byte, table in enumerate(tables):
         sums += table[differing[:, byte]]
