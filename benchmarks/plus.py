@@ -128,18 +128,20 @@ def page(found: list[dict[str, Any]]) -> Iterable[str]:
     titles = [f"{name}, {NAMES[setting]}" for name, setting in columns]
     yield f"| row | {' | '.join(titles)} | gain | trust | runs |"
     yield "| --- " * (len(columns) + 4) + "|"
-    base = [value(pick(found, "validation", *column, "SME")) for column in columns]
+    base = [pick(found, "validation", *column, "SME") for column in columns]
     for row in KNOBS:
         runs_of = [pick(found, "validation", *column, row) for column in columns]
         if not all(runs_of):
             continue
-        gains = [100 * (value(runs) - other) for runs, other in zip(runs_of, base, strict=True)]
+        gains = [
+            100 * (value(runs) - value(same(sme, runs))) for runs, sme in zip(runs_of, base, strict=True)
+        ]
         trusts = [r["health"]["trust"] for runs in runs_of for r in runs]
         trust = "-" if trusts[0] is None else f"{np.mean(trusts):.2f}"
         cells = [mean(runs, "recall@1") for runs in runs_of]
         yield f"| {row} | {' | '.join(cells)} | {np.mean(gains):+.1f} | {trust} | {sum(map(len, runs_of))} |"
-    yield "\nHow to read it: `plus` contrasts instances with a decoupled attraction and decorrelates what an"
-    yield "embedding is made of; what clusters say reaches it as far as they are trusted. In trainings this short"
+    yield "\nHow to read it: `plus` contrasts instances with a decoupled attraction and decorrelates an"
+    yield "embedding's numbers; what clusters say reaches it as far as they are trusted. In trainings this short"
     yield "they earn little: the gain is not theirs (`no clusters at all`), but trusting them from the start costs"
     yield "some of it. One seed differs from another by about two points."
     yield "\nSeconds are not compared: other work ran beside some of these trainings."
@@ -149,6 +151,12 @@ def pick(found: list[dict[str, Any]], role: str, name: str, setting: str, row: s
     """The runs of one cell."""
     wanted = (role, name, setting, row)
     return [r for r in found if (r["role"], r["set"], r["setting"], r["row"]) == wanted]
+
+
+def same(runs: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of `runs` those with the seeds of `others`."""
+    seeds = {other["seed"] for other in others}
+    return [run for run in runs if run["seed"] in seeds]
 
 
 def value(runs: list[dict[str, Any]], metric: str = "recall@1") -> float:
