@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from semblance.index import _kernel
 from semblance.index.scan import Config, Index
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
+PEERS = {"faiss": "faiss-cpu", "usearch": "usearch", "numba": "numba"}
 SCRATCH = Path(os.environ.get("SEMBLANCE_SCRATCH", tempfile.gettempdir())) / "semblance-search"
 Record = dict[str, Any]
 Work = Callable[[], Any]
@@ -135,6 +137,7 @@ def measure_bandwidth(options: argparse.Namespace) -> list[Record]:
     for name, times in rounds(sides, 7).items():
         speeds = [len(x) / seconds / 1e9 for seconds in times]
         records.append({"way": name, "gb_per_s": summary(speeds)})
+        records[-1].update({peer: metadata.version(name) for peer, name in PEERS.items()})
     return records
 
 
