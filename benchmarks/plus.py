@@ -141,9 +141,9 @@ def page(found: list[dict[str, Any]]) -> Iterable[str]:
         cells = [mean(runs, "recall@1") for runs in runs_of]
         yield f"| {row} | {' | '.join(cells)} | {np.mean(gains):+.1f} | {trust} | {sum(map(len, runs_of))} |"
     yield "\nHow to read it: `plus` contrasts instances with a decoupled attraction and decorrelates an"
-    yield "embedding's numbers; what clusters say reaches it as far as they are trusted. In trainings this short"
-    yield "they earn little: the gain is not theirs (`no clusters at all`), but trusting them from the start costs"
-    yield "some of it. One seed differs from another by about two points."
+    yield "embedding's numbers; what clusters say reaches it as far as they are trusted. In trainings this"
+    yield "short they earn little: the gain is not theirs (`no clusters at all`), but trusting them from the"
+    yield "start costs some of it. One seed differs from another by about two points."
     yield "\nSeconds are not compared: other work ran beside some of these trainings."
 
 
