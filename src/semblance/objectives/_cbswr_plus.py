@@ -54,7 +54,8 @@ def correlation_loss(f: Tensor) -> Tensor:
     covariance = x.T @ x / (n - 1)
     spread = covariance.diagonal().clamp(min=1e-6).sqrt()
     c = covariance / (spread[:, None] * spread[None, :])
-    return (c.square().sum() - c.diagonal().square().sum()) / d
+    loss: Tensor = (c.square().sum() - c.diagonal().square().sum()) / d
+    return loss
 
 
 def soft_shares(cosines: Tensor) -> Tensor:
