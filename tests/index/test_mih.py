@@ -192,6 +192,20 @@ def test_what_exceeds_the_budget_is_not_done_and_says_so(path: str) -> None:
     assert _probe.within(tables, queries, 0, unlimited(path, 8_000))[2].all()
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_a_bucket_fuller_than_expected_ends_the_budget(path: str) -> None:
+    """All values of 12 bits, among 52 that never change: each bucket that is not empty holds 512 codes."""
+    values = (np.arange(4096)[:, None] >> np.arange(12)) & 1
+    bits = np.zeros((4096, 64), dtype=np.uint8)
+    bits[:, 2::5][:, :12] = values
+    words = to_words(np.packbits(bits, axis=1, bitorder="little"))
+    tables = _tables.build(words, 64, 4, path)
+    queries = tables.turned(words[:5], path)
+    for budget, enough in [(4 * 1512 + 1, True), (3 * 1512 + 1100, False)]:
+        probe = _probe.Probe(path, budget, 1000, 1, 0)
+        assert (_probe.within(tables, queries, 3, probe)[2] == enough).all()
+
+
 def test_far_queries_are_scanned_and_the_rest_of_a_batch_is_not_even_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
