@@ -83,6 +83,8 @@ def test_the_default_is_the_shortest_that_keeps_enough() -> None:
         "rows": [row(256, 0.999), row(64, 0.96), row(64, 0.97), row(32, 0.9), {"bits": 16, "why not": "x"}]
     }
     assert room.choose(enough) == row(64, 0.97)
+    assert room.choose({"rows": [row(16, 0.99), row(128, 0.96)]}) == row(128, 0.96)
+    assert room.choose({"rows": [row(16, 0.99), row(32, 0.999)]}) == row(16, 0.99)
     none = {"rows": [row(64, 0.5), row(128, 0.6), row(256, 0.6)]}
     assert room.choose(none) == row(128, 0.6)
     assert room.choose({"rows": [{"bits": 16, "why not": "x"}]}) is None

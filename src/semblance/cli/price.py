@@ -55,12 +55,14 @@ def command(
         ["coder", "bits", "codes alone", "measured again", "bytes", "ms a query"],
         [_line(row) for row in table["rows"]],
     )
+    for reason in dict.fromkeys(row["why not"] for row in table["rows"] if "why not" in row):
+        click.echo(f"-: {reason}")
     click.echo(told)
 
 
 def _line(row: dict[str, Any]) -> list[Any]:
     if "why not" in row:
-        return [row["coder"], row["bits"], row["why not"], "", "", ""]
+        return [row["coder"], row["bits"], None, None, None, None]
     return [
         row["coder"],
         row["bits"],

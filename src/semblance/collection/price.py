@@ -28,6 +28,7 @@ OVERSAMPLE = 10
 ENOUGH = 0.95
 """Recall after measuring again that the default must reach."""
 QUERIES = 1_000
+LEAST = 64
 GALLERY = 100_000
 FITTED = 50_000
 TIMED = 20
@@ -99,9 +100,12 @@ def price(
 def choose(table: dict[str, Any]) -> dict[str, Any] | None:
     """The row to take by default: the fewest bits that keep enough after measuring again, then the most kept.
 
-    Where none keeps enough, the row that keeps most. None where nothing could be priced.
+    Where none keeps enough, the row that keeps most. Shorter codes than 64 bits are taken only where no other
+    was priced: in a small collection they look good because measuring again looks at most of it. None where
+    nothing could be priced.
     """
-    sound = [row for row in table["rows"] if "recall" in row]
+    priced = [row for row in table["rows"] if "recall" in row]
+    sound = [row for row in priced if row["bits"] >= LEAST] or priced
     enough = [row for row in sound if row["reranked"] >= ENOUGH]
     if enough:
         least: dict[str, Any] = min(enough, key=lambda row: (row["bits"], -row["reranked"], -row["recall"]))

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semblance import plugins
-from semblance.collection.price import OVERSAMPLE
 from semblance.collection.read import as_array, is_one_image, name_of, read_one
 from semblance.contracts import Matches
 from semblance.errors import ConfigError, InputError
@@ -77,18 +76,10 @@ def by_codes(collection: Collection, exact: bool | None = None) -> bool:
 
 def _by_codes(collection: Collection, rows: NDArray[np.float32], k: int) -> Matches:
     """The nearest codes of each row, measured again in floats."""
-    ids, coded = collection.ids, collection.coder.encode(rows)
-    index = plugins.get("index", "scan").Index()
-    index.add(collection.codes, ids)
-    place = np.argsort(ids)
-    parts = []
-    for row, some in zip(rows, index.search(coded, OVERSAMPLE * k).ids, strict=True):
-        near = some[some >= 0]
-        stored = collection.embeddings[place[np.searchsorted(ids, near, sorter=place)]]
-        parts.append(nearest(row[None], np.ascontiguousarray(stored), k, ids=near))
-    return Matches(
-        np.concatenate([part.ids for part in parts]), np.concatenate([part.distances for part in parts])
-    )
+    index = plugins.get("index", "rerank").Index(encode=collection.coder.encode)
+    index.add(collection.embeddings, collection.ids, codes=collection.codes)
+    found: Matches = index.search(rows, k)
+    return found
 
 
 @dataclass(frozen=True)
