@@ -18,15 +18,25 @@ import os
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from search import RESULTS, machine
 from semblance import plugins
-from semblance.index import _kernel
+from semblance.index import _cost, _kernel
 
 KINDS = ("uniform", "clustered", "few distinct", "skewed")
+
+
+price = _cost.scan_cost
+
+
+def scan_cost(*given: Any, scale: float) -> float:
+    """What tables think a scan costs: nothing, so that all is scanned, the truth, or far too much."""
+    return scale * price(*given)
 
 
 def draw(kind: str, n: int, width: int, r: np.random.Generator, seed: int) -> np.ndarray:
@@ -69,8 +79,13 @@ def check(name: str, number: int) -> str:
     os.environ["SEMBLANCE_KERNEL"] = path
     module = plugins.get("index", name)
     fields = {field.name for field in dataclasses.fields(module.Config)}
-    config = module.Config(**({"threads": int(r.integers(1, 4))} if "threads" in fields else {}))
-    index, cut = module.Index(config), int(r.integers(0, n + 1))
+    drawn = {"threads": int(r.integers(1, 4))} if "threads" in fields else {}
+    cut, among_tables = int(r.integers(0, n + 1)), np.random.default_rng([number, 2])
+    if "m" in fields and among_tables.random() < 0.9:  # tables also where they are not worth it
+        least = -(-8 * width // 12)
+        drawn["m"] = int(among_tables.integers(least, max(least, 2 * width) + 1))
+    _cost.scan_cost = partial(scan_cost, scale=float(among_tables.choice([0, 1, 300 if path == "numpy" else 1e4])))
+    index = module.Index(module.Config(**drawn))
     index.add(codes[:cut], ids[:cut])
     if r.random() < 0.3:
         index.search(queries, 1)
