@@ -84,7 +84,9 @@ def check(name: str, number: int) -> str:
     if "m" in fields and among_tables.random() < 0.9:  # tables also where they are not worth it
         least = -(-8 * width // 12)
         drawn["m"] = int(among_tables.integers(least, max(least, 2 * width) + 1))
-    _cost.scan_cost = partial(scan_cost, scale=float(among_tables.choice([0, 1, 300 if path == "numpy" else 1e4])))
+    _cost.scan_cost = partial(
+        scan_cost, scale=float(among_tables.choice([0, 1, 300 if path == "numpy" else 1e4]))
+    )
     index = module.Index(module.Config(**drawn))
     index.add(codes[:cut], ids[:cut])
     if r.random() < 0.3:
