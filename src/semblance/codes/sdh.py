@@ -1,6 +1,6 @@
 """Supervised discrete hashing: bits from which the classes can be read linearly, found without relaxing them.
 
-Shen et al. (CVPR 2015, arXiv 1503.01557). With kernel features phi (RBF to random anchors), codes B of -1 and
+Shen et al. (CVPR 2015). With kernel features phi (RBF to random anchors), codes B of -1 and
 1, labels Y and two ridge regressions,
 
     min over W, P, B of  |Y - B W|^2 + l |W|^2 + v ( |B - phi(X) P|^2 + e |P|^2 ) + g tr(B^T L B),
