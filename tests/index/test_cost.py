@@ -38,7 +38,7 @@ def test_histograms_leave_the_query_itself_out() -> None:
 
 def test_codes_in_the_buckets_are_the_average_over_all_ways_to_share_out_the_bits() -> None:
     bits = rows(100, 12)
-    price = _cost.Prices(lookup=0, far_lookup=0, code=1, hit=0, scan=1, batch=1)
+    price = _cost.Prices(0, 0, 1, 0, 1, 1, 1, 1)
     made = _cost.forecast(far_from_each_other(bits), 12, 2, price)
     ways = list(itertools.combinations(range(12), 6))
     met = np.zeros(14)
@@ -53,7 +53,7 @@ def test_codes_in_the_buckets_are_the_average_over_all_ways_to_share_out_the_bit
 
 
 def test_lookups_are_the_buckets_within_reach() -> None:
-    price = _cost.Prices(lookup=1, far_lookup=1, code=0, hit=0, scan=1, batch=1)
+    price = _cost.Prices(1, 1, 0, 0, 1, 1, 1, 1)
     made = _cost.forecast(far_from_each_other(rows()), 24, 3, price)
     assert made.by_radius[:5] == (1, 2, 3, 3 + 8, 3 + 16)
     assert made.by_radius[-1] == 3 * 2**8
@@ -61,10 +61,16 @@ def test_lookups_are_the_buckets_within_reach() -> None:
     assert made.within(10**6) == 3 * 2**8
 
 
+def test_many_queries_share_what_a_scan_reads() -> None:
+    price = _cost.Prices(0, 0, 0, 0, one=100, few=60, many=10, tile=400)
+    assert [price.scanned(q) for q in (0, 1, 2, 7, 8, 16, 100)] == [60, 100, 60, 60, 60, 35, 14]
+    assert _cost.scan_cost(1000, 2, 1, price) == 200_000
+
+
 def test_the_forecast_of_k_is_that_of_its_neighbours_distance() -> None:
     counts = np.zeros((2, 25), dtype=np.int64)
     counts[0, [4, 20]], counts[1, [6, 20]] = [10, 100], [10, 100]
-    price = _cost.Prices(lookup=1, far_lookup=1, code=0, hit=0, scan=1, batch=1)
+    price = _cost.Prices(1, 1, 0, 0, 1, 1, 1, 1)
     made = _cost.forecast(counts, 24, 3, price)
     assert made.neighbour == 5
     assert made.nearest(10) == (made.by_radius[4] + made.by_radius[6]) / 2

@@ -43,35 +43,40 @@ class Prices:
     """Picoseconds.
 
     In tables: `lookup`, a bucket; `far_lookup`, one where the tables' offsets are too many for a near cache;
-    `code`, a 64-bit word compared; `hit`, a code near enough to be looked at. In a scan: `scan`, a word for
-    one query; `batch`, a word for each of many queries.
+    `code`, a 64-bit word compared; `hit`, a code near enough to be looked at. In a scan, for a word: `one`,
+    of a single query; `few`, for each of a few; `many`, for each of many, and `tile`, for all of them together.
     """
 
     lookup: int
     far_lookup: int
     code: int
     hit: int
-    scan: int
-    batch: int
+    one: int
+    few: int
+    many: int
+    tile: int
 
     def table_lookup(self, offsets: int) -> int:
         """A look-up in tables with so many `offsets` in all."""
         return self.lookup if offsets <= _NEAR_OFFSETS else self.far_lookup
 
+    def scanned(self, queries: int) -> float:
+        """A word for each of so many queries of a scan."""
+        return min(self.one if queries == 1 else self.few, self.many + self.tile / max(1, queries))
+
 
 _NEAR_OFFSETS = 2**19  # 2 MB
 _PRICES = {
-    "native-avx512": Prices(20_000, 50_000, 600, 20_000, 220, 28),
-    "native-avx2": Prices(20_000, 50_000, 700, 20_000, 380, 130),
-    "native-popcnt": Prices(20_000, 50_000, 700, 20_000, 420, 270),
-    "native": Prices(25_000, 60_000, 1_500, 30_000, 930, 930),
-    "numpy": Prices(100_000, 100_000, 30_000, 200_000, 1_300, 1_300),
+    "native-avx512": Prices(20_000, 50_000, 650, 20_000, 210, 110, 24, 1_000),
+    "native-avx2": Prices(20_000, 50_000, 1_000, 20_000, 290, 280, 75, 1_000),
+    "native-popcnt": Prices(20_000, 50_000, 1_000, 20_000, 450, 450, 140, 1_200),
+    "native": Prices(20_000, 50_000, 1_900, 30_000, 950, 950, 140, 1_300),
+    "numpy": Prices(60_000, 60_000, 10_000, 100_000, 3_000, 3_000, 3_000, 0),
 }
 _KS = (1, 10, 100, 1_000, 10_000, 100_000)
 _QUERIES = 64
 _PAIRS = {"numpy": 2**25}  # distances measured for a forecast
 _MOST_PAIRS = 2**29
-_MANY = 16  # queries from which on a scan reads the codes for all of them at once
 _NARROWEST = 6  # bits of a substring
 
 
@@ -82,7 +87,7 @@ def prices(path: str) -> Prices:
 
 def scan_cost(codes: int, words: int, queries: int, price: Prices) -> float:
     """Picoseconds for each of `queries` that are compared with all of `codes` codes of `words` words."""
-    return codes * words * (price.batch if queries >= _MANY else price.scan)
+    return codes * words * price.scanned(queries)
 
 
 @dataclass(frozen=True)

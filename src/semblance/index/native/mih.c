@@ -164,7 +164,25 @@ INLINE int near_one_by_one(const uint64_t *bucket, int64_t stride, int64_t from,
                            const uint64_t *query, int32_t words, uint32_t limit, uint32_t *hits,
                            uint32_t *distances) {
     int found = 0;
-    for (int64_t i = from; i < to; i++) {
+    int64_t i = from;
+    for (; i + 4 <= to; i += 4) { /* hardly ever is one of four near enough */
+        uint32_t a = 0, b = 0, c = 0, d = 0;
+        for (int32_t w = 0; w < words; w++) {
+            const uint64_t *at = bucket + w * stride + i;
+            a += (uint32_t)bits_set(at[0] ^ query[w]);
+            b += (uint32_t)bits_set(at[1] ^ query[w]);
+            c += (uint32_t)bits_set(at[2] ^ query[w]);
+            d += (uint32_t)bits_set(at[3] ^ query[w]);
+        }
+        if (a > limit && b > limit && c > limit && d > limit) continue;
+        const uint32_t all[4] = {a, b, c, d};
+        for (int lane = 0; lane < 4; lane++) {
+            hits[found] = (uint32_t)(i + lane);
+            distances[found] = all[lane];
+            found += all[lane] <= limit;
+        }
+    }
+    for (; i < to; i++) {
         uint32_t distance = 0;
         for (int32_t w = 0; w < words; w++) distance += (uint32_t)bits_set(bucket[w * stride + i] ^ query[w]);
         hits[found] = (uint32_t)i;
