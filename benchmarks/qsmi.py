@@ -236,7 +236,8 @@ def end_lines(found: list[dict[str, Any]]) -> list[str]:
     lines = [
         f"cifar10 c0 (1,000 ask, 5,000 are labelled, 54,000 are searched), {END_BITS} bits, mAP over all",
         f"54,000. From pixels: resnet depth 10 width 16 from random weights, {END_EPOCHS} epochs on the",
-        f"5,000, signs of the embedding. On an embedding: {ends[0]['about']}; the coder fitted to the same 5,000.",
+        f"5,000, signs of the embedding. On an embedding: {ends[0]['about']};",
+        "the coder fitted to the same 5,000.",
         "",
         "| objective and coder | from pixels | on the embedding | seeds | seconds of training |",
         "| --- " * 5 + "|",
