@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no squares, Gaussian": {"clamp": False, "kernel": "gaussian"},
 }
 QUERIES = 400
-END_BITS, END_EPOCHS = 64, 12
+END_BITS, END_EPOCHS = 64, 40
 TRAINED = ("qsmi", "classwise", "orthohash")
 OUT = Path("docs/results/qsmi.jsonl")
 
