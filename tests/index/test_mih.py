@@ -173,7 +173,7 @@ def test_substrings_share_out_what_the_bits_tell() -> None:
 
 
 def unlimited(path: str, budget: int = 2**62) -> _probe.Probe:
-    return _probe.Probe(path, budget, 1000, 1, 1)
+    return _probe.Probe(path, budget, min(budget, 2**40), 1000, 1, 1)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -193,6 +193,23 @@ def test_what_exceeds_the_budget_is_not_done_and_says_so(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_what_easy_queries_leave_hard_ones_may_use(path: str) -> None:
+    words = to_words(codes(3000, 64, kind="uniform"))
+    tables = _tables.build(words, 64, 4, path)
+    easy, hard = tables.turned(words[:9], path), tables.turned(~words[:1], path)
+    alone = next(
+        b for b in range(10**6, 10**9, 10**6) if _probe.nearest(tables, hard, 1, unlimited(path, b))[1]
+    )
+    for pool, enough in [(alone // 10 + 10_000, [True] * 10), (alone // 20, [True] * 9 + [False])]:
+        probe = _probe.Probe(path, 2 * alone, pool, 1000, 1, 1)
+        queries = np.concatenate([easy, hard])
+        assert _probe.nearest(tables, queries, 1, probe)[1].tolist() == enough
+        assert _probe.within(tables, queries[::-1], 3, probe)[2].all()
+    drained = _probe.Probe(path, 2 * alone, alone // 40, 1000, 1, 1)
+    assert not _probe.nearest(tables, queries[::-1].copy(), 1, drained)[1].any()  # the first takes all
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_a_bucket_fuller_than_expected_ends_the_budget(path: str) -> None:
     """All values of 12 bits, among 52 that never change: each bucket that is not empty holds 512 codes."""
     values = (np.arange(4096)[:, None] >> np.arange(12)) & 1
@@ -202,7 +219,7 @@ def test_a_bucket_fuller_than_expected_ends_the_budget(path: str) -> None:
     tables = _tables.build(words, 64, 4, path)
     queries = tables.turned(words[:5], path)
     for budget, enough in [(4 * 1512 + 1, True), (3 * 1512 + 1100, False)]:
-        probe = _probe.Probe(path, budget, 1000, 1, 0)
+        probe = _probe.Probe(path, budget, budget, 1000, 1, 0)
         assert (_probe.within(tables, queries, 3, probe)[2] == enough).all()
 
 

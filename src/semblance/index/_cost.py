@@ -44,7 +44,7 @@ class Prices:
 
     In tables: `lookup`, a bucket; `far_lookup`, one where the tables' offsets are too many for a near cache;
     `code`, a 64-bit word compared; `hit`, a code near enough to be looked at. In a scan, for a word: `one`,
-    of a single query; `few`, for each of a few; `many`, for each of many, and `tile`, for all of them together.
+    of a single query; `few`, for each of a few; `many`, for each of many, and `tile`, for all together.
     """
 
     lookup: int

@@ -214,10 +214,11 @@ class Hashed:
         path, words = _kernel.chosen(), self._codes.words.shape[1]
         allowed = None if among is None else self._codes.rows(among)
         reachable = len(self) if allowed is None else len(allowed)
-        price = _cost.scan_cost(reachable, words, queries, _cost.prices(path))
+        price = _cost.prices(path)
+        scan, alone = (_cost.scan_cost(reachable, words, count, price) for count in (queries, 1))
         if allowed is not None:
-            price += reachable * _GATHER / max(1, queries)
-        return Plan(path, self.config.threads, len(self), allowed, price)
+            scan, alone = scan + reachable * _GATHER / max(1, queries), alone + reachable * _GATHER
+        return Plan(path, self.config.threads, len(self), allowed, scan, alone)
 
     def _matches(self, keys: NDArray[np.uint64]) -> Matches:
         none = keys == _probe.NOTHING

@@ -42,13 +42,14 @@ _EXPECTED = 64  # matches of a radius search, for a start
 class Probe:
     """What a search needs to know beside tables and queries.
 
-    `path` of the kernel. `budget`: the work that one query may cost, in the unit of the prices `lookup` (a
-    bucket), `code` (one compared) and `hit` (one that is near enough to be looked at). `allowed` `(count,)`
-    uint8: which rows may be found; None: all. `threads` share the queries.
+    `path` of the kernel. `budget`: the work that one query may cost, and `pool`: what it may cost on average;
+    in the unit of the prices `lookup` (a bucket), `code` (one compared) and `hit` (one near enough to be looked
+    at). `allowed` `(count,)` uint8: which rows may be found; None: all. `threads` share the queries.
     """
 
     path: str
     budget: int
+    pool: int
     lookup: int
     code: int
     hit: int
@@ -80,8 +81,7 @@ def nearest(tables: Tables, queries: Words, k: int, probe: Probe) -> tuple[Keys,
     done = np.zeros(len(queries), dtype=np.bool_)
     library = native(probe.path)
     if library is None:
-        for i, query in enumerate(queries):
-            found = _search(tables, query, probe, k, None)
+        for i, found in enumerate(_search_all(tables, queries, probe, k, None)):
             if found is not None:
                 done[i] = True
                 keys[i, : len(found)] = found
@@ -90,8 +90,8 @@ def nearest(tables: Tables, queries: Words, k: int, probe: Probe) -> tuple[Keys,
 
     def part(begin: int, end: int) -> None:
         asked, best, ready = queries[begin:end], keys[begin:end], done[begin:end]
-        to = (best.ctypes.data, ready.ctypes.data)
-        call(ctypes.byref(struct), asked.ctypes.data, len(asked), k, probe.budget, *to)
+        to = (probe.budget, len(asked) * probe.pool, best.ctypes.data, ready.ctypes.data)
+        call(ctypes.byref(struct), asked.ctypes.data, len(asked), k, *to)
 
     _in_parts(part, len(queries), probe.threads)
     return keys, done
@@ -104,7 +104,7 @@ def within(tables: Tables, queries: Words, radius: int, probe: Probe) -> tuple[N
     """
     library = native(probe.path)
     if library is None:
-        found = [_search(tables, query, probe, None, radius) for query in queries]
+        found = _search_all(tables, queries, probe, None, radius)
         done = np.array([keys is not None for keys in found], dtype=np.bool_)
         lists = [np.empty(0, dtype=np.uint64) if keys is None else keys for keys in found]
     else:
@@ -125,8 +125,9 @@ def _within_compiled(
         ends = np.zeros(len(asked) + 1, dtype=np.int64)
         keys = np.empty(_EXPECTED * len(asked), dtype=np.uint64)
         while True:
+            budget = (probe.budget, len(asked) * probe.pool)
             to = (keys.ctypes.data, len(keys), ends[1:].ctypes.data, ready.ctypes.data)
-            needed = call(ctypes.byref(struct), asked.ctypes.data, len(asked), radius, probe.budget, *to)
+            needed = call(ctypes.byref(struct), asked.ctypes.data, len(asked), radius, *budget, *to)
             if needed <= len(keys):
                 break
             keys = np.empty(needed, dtype=np.uint64)
@@ -163,29 +164,44 @@ def _struct(tables: Tables, probe: Probe) -> _Struct:
     return struct
 
 
-def _search(tables: Tables, query: Words, probe: Probe, k: int | None, radius: int | None) -> Keys | None:
-    """Rising keys of the k nearest, or of all within the radius; None where the budget does not suffice."""
+def _search_all(
+    tables: Tables, queries: Words, probe: Probe, k: int | None, radius: int | None
+) -> list[Keys | None]:
+    """For each query what `_search` finds within the budget and the pool; None where they do not suffice."""
+    found: list[Keys | None] = []
+    pool = len(queries) * probe.pool
+    for query in queries:
+        mine = min(probe.budget, pool)
+        keys, left = _search(tables, query, probe, k, radius, mine) if mine > 0 else (None, 0)
+        pool -= mine - left
+        found.append(keys)
+    return found
+
+
+def _search(
+    tables: Tables, query: Words, probe: Probe, k: int | None, radius: int | None, left: int
+) -> tuple[Keys | None, int]:
+    """Rising keys of the k nearest, or of all within the radius, and what is left of the budget."""
     best = np.empty(0, dtype=np.uint64)
-    left = probe.budget
     for s in range(tables.bits + 1):
         for j in range(tables.m):
             full = k is not None and len(best) == k
             limit = int(best[-1] >> np.uint64(32)) if full else tables.bits if radius is None else radius
             if (full or k is None) and limit < tables.m * s + j:
-                return np.sort(best)
+                return np.sort(best), left
             width = int(tables.low[j + 1] - tables.low[j])
             price = probe.lookup + probe.code * tables.n / 2**width
             if math.comb(width, s) * price > left:
-                return None
+                return None, 0
             for flips in _flips(width, s):
                 keys, cost = _visit(tables, query, probe, (s, j), flips, limit, left)
                 left -= cost
                 if left < 0:
-                    return None
+                    return None, 0
                 best = np.concatenate([best, keys])
                 if k is not None:
                     best = np.sort(best)[:k]
-    return np.sort(best)
+    return np.sort(best), left
 
 
 @functools.lru_cache(maxsize=64)

@@ -34,7 +34,8 @@ class Plan:
     """How to search.
 
     `path` and `threads` of the kernel; `count`: rows of the collection; `allowed` `(m,)`: which of them may
-    be found, rising (None: all); `scan`: what comparing a query with those would cost, in picoseconds.
+    be found, rising (None: all); `scan`: what comparing a query with those would cost, in picoseconds, and
+    `alone`: if it were the only one.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Plan:
     count: int
     allowed: Rows | None
     scan: float
+    alone: float
 
     @property
     def reachable(self) -> int:
@@ -131,13 +133,15 @@ class Tabled:
     def _probe(self, queries: int, forecast: float, plan: Plan) -> _probe.Probe | None:
         """What to search with; None where the tables cannot be worth it."""
         tables, price = self.tables, _cost.prices(plan.path)
-        budget = plan.scan * (_WORTH if forecast <= _WORTH * plan.scan else _DOUBTED)
+        share = _WORTH if forecast <= _WORTH * plan.scan else _DOUBTED
         lookup = price.table_lookup(len(tables.offsets))
         marking = 0 if plan.allowed is None else _MASK * tables.count
-        if budget < tables.m * lookup or queries * plan.scan < marking:
+        if share * plan.scan < tables.m * lookup or queries * plan.scan < marking:
             return None
+        # A query that is given up has used as much of the pool as its scan will cost, or more: so few are.
+        budget, pool = (int(min(share * cost, 2**40)) for cost in (plan.alone, plan.scan))
         prices = (lookup, price.code * tables.words, price.hit)
-        return _probe.Probe(plan.path, int(min(budget, 2**62)), *prices, self._mask(plan), plan.threads)
+        return _probe.Probe(plan.path, budget, pool, *prices, self._mask(plan), plan.threads)
 
     def _mask(self, plan: Plan) -> NDArray[np.uint8] | None:
         """Which rows of the tables may be found; None: all."""

@@ -159,9 +159,9 @@ def _declared() -> ctypes.CDLL | None:
     library.semblance_mih_permute.restype = None
     library.semblance_mih_sort.argtypes = [pointer, pointer, i64, i32, i32, i32, pointer, pointer, pointer]
     library.semblance_mih_leaders.argtypes = [pointer, i64, pointer, pointer, i32, pointer]
-    library.semblance_mih_nearest.argtypes = [pointer, pointer, i64, i64, i64, pointer, pointer]
+    library.semblance_mih_nearest.argtypes = [pointer, pointer, *[i64] * 4, pointer, pointer]
     library.semblance_mih_nearest.restype = None
-    library.semblance_mih_within.argtypes = [pointer, pointer, *[i64] * 3, pointer, i64, pointer, pointer]
+    library.semblance_mih_within.argtypes = [pointer, pointer, *[i64] * 4, pointer, i64, pointer, pointer]
     library.semblance_mih_within.restype = i64
     return library
 

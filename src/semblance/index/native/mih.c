@@ -410,23 +410,37 @@ static void in_order(uint64_t *heap, int64_t size) {
     }
 }
 
-INLINE void nearest_all(const Tables *t, const uint64_t *queries, int64_t q, int64_t k, int64_t budget,
+/* What queries may cost: each of them, and all of them together. */
+typedef struct {
+    int64_t each, all;
+} Budget;
+
+INLINE int within_budget(const Tables *t, Search *search, const uint64_t *query, Budget *budget, int listing,
+                         int wide) {
+    int64_t mine = budget->each < budget->all ? budget->each : budget->all;
+    search->left = mine;
+    int done = mine > 0 && search_one(t, search, query, listing, wide);
+    budget->all -= done ? mine - search->left : mine;
+    return done;
+}
+
+INLINE void nearest_all(const Tables *t, const uint64_t *queries, int64_t q, int64_t k, Budget budget,
                         uint64_t *keys, uint8_t *done, int wide) {
     for (int64_t i = 0; i < q; i++) {
-        Search search = {keys + i * k, 0, k, (uint32_t)t->bits, budget};
-        done[i] = (uint8_t)search_one(t, &search, queries + i * t->words, 0, wide);
+        Search search = {keys + i * k, 0, k, (uint32_t)t->bits, 0};
+        done[i] = (uint8_t)within_budget(t, &search, queries + i * t->words, &budget, 0, wide);
         in_order(search.keys, search.size);
         for (int64_t rest = search.size; rest < k; rest++) search.keys[rest] = UINT64_MAX;
     }
 }
 
-INLINE int64_t within_all(const Tables *t, const uint64_t *queries, int64_t q, int64_t radius, int64_t budget,
+INLINE int64_t within_all(const Tables *t, const uint64_t *queries, int64_t q, int64_t radius, Budget budget,
                           uint64_t *keys, int64_t room, int64_t *ends, uint8_t *done, int wide) {
     int64_t total = 0;
     for (int64_t i = 0; i < q; i++) {
         int64_t there = total < room ? total : room;
-        Search search = {keys + there, 0, room - there, (uint32_t)radius, budget};
-        done[i] = (uint8_t)search_one(t, &search, queries + i * t->words, 1, wide);
+        Search search = {keys + there, 0, room - there, (uint32_t)radius, 0};
+        done[i] = (uint8_t)within_budget(t, &search, queries + i * t->words, &budget, 1, wide);
         if (done[i]) total += search.size;
         ends[i] = total;
     }
@@ -435,32 +449,33 @@ INLINE int64_t within_all(const Tables *t, const uint64_t *queries, int64_t q, i
 
 #if X86_PATHS
 WITH_AVX512 static void nearest_avx512(const Tables *t, const uint64_t *queries, int64_t q, int64_t k,
-                                       int64_t budget, uint64_t *keys, uint8_t *done) {
+                                       Budget budget, uint64_t *keys, uint8_t *done) {
     nearest_all(t, queries, q, k, budget, keys, done, 1);
 }
 
 WITH_POPCNT static void nearest_popcnt(const Tables *t, const uint64_t *queries, int64_t q, int64_t k,
-                                       int64_t budget, uint64_t *keys, uint8_t *done) {
+                                       Budget budget, uint64_t *keys, uint8_t *done) {
     nearest_all(t, queries, q, k, budget, keys, done, 0);
 }
 
 WITH_AVX512 static int64_t within_avx512(const Tables *t, const uint64_t *queries, int64_t q, int64_t radius,
-                                         int64_t budget, uint64_t *keys, int64_t room, int64_t *ends,
+                                         Budget budget, uint64_t *keys, int64_t room, int64_t *ends,
                                          uint8_t *done) {
     return within_all(t, queries, q, radius, budget, keys, room, ends, done, 1);
 }
 
 WITH_POPCNT static int64_t within_popcnt(const Tables *t, const uint64_t *queries, int64_t q, int64_t radius,
-                                         int64_t budget, uint64_t *keys, int64_t room, int64_t *ends,
+                                         Budget budget, uint64_t *keys, int64_t room, int64_t *ends,
                                          uint8_t *done) {
     return within_all(t, queries, q, radius, budget, keys, room, ends, done, 0);
 }
 #endif
 
 /* The k nearest of each query: `keys` (q, k) in rising order, all ones where there are fewer; `done` (q,) is 0
- * where the budget was used up, and the keys are to be thrown away. */
-EXPORT void semblance_mih_nearest(const Tables *t, const uint64_t *queries, int64_t q, int64_t k, int64_t budget,
-                                  uint64_t *keys, uint8_t *done) {
+ * where the budget, for `each` query or for `all`, was used up, and the keys are to be thrown away. */
+EXPORT void semblance_mih_nearest(const Tables *t, const uint64_t *queries, int64_t q, int64_t k, int64_t each,
+                                  int64_t all, uint64_t *keys, uint8_t *done) {
+    Budget budget = {each, all};
 #if X86_PATHS
     if (t->level == 2) {
         nearest_avx512(t, queries, q, k, budget, keys, done);
@@ -477,7 +492,9 @@ EXPORT void semblance_mih_nearest(const Tables *t, const uint64_t *queries, int6
 /* All within the radius: keys of query i end at `ends[i]`, in no order. How many there are; where that is more
  * than `room`, call again with as much. */
 EXPORT int64_t semblance_mih_within(const Tables *t, const uint64_t *queries, int64_t q, int64_t radius,
-                                    int64_t budget, uint64_t *keys, int64_t room, int64_t *ends, uint8_t *done) {
+                                    int64_t each, int64_t all, uint64_t *keys, int64_t room, int64_t *ends,
+                                    uint8_t *done) {
+    Budget budget = {each, all};
 #if X86_PATHS
     if (t->level == 2) return within_avx512(t, queries, q, radius, budget, keys, room, ends, done);
     if (t->level == 1) return within_popcnt(t, queries, q, radius, budget, keys, room, ends, done);
