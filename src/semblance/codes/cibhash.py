@@ -11,7 +11,8 @@ spread. Chosen by measurement, on neighbours kept and not on labels: noise of a 
 of a fifth are within two points of it, more of either is worse. Width, rate and rows are ours as well;
 temperature and beta are the paper's.
 
-When: 16 to 32 bits; from 64 on `itq` keeps more neighbours in less time.
+When: 16 bits, where it keeps as many neighbours as `itq`; of longer codes `itq` keeps more in less time
+(`docs/results/codes.md`).
 
 Cost: `epochs` passes over `rows` rows, seconds; `n hidden (d + bits)` operations to encode.
 """

@@ -6,9 +6,10 @@ Q(B, R) = |B - V R|^2, the quantisation loss. 50 rounds in the paper; reruns wit
 
 More bits than directions r, for which the paper has no answer: the first r bits are those of ITQ, the others
 of random rotations as in `pca_rotation`. To learn those too, together or one by one, gives bits that repeat
-one another and keeps fewer neighbours (measured at 256 and 512 bits on 128 dimensions).
+one another and keeps no more neighbours (256 bits on 128 dimensions) or fewer (512).
 
-When: the default among label-free coders. Cost: that of `pca`, and `rounds` products of `rows` x bits x bits:
+When: the default among label-free coders: at no length from 16 to 512 bits has another been seen to keep more
+neighbours (`docs/results/codes.md`). Cost: that of `pca`, and `rounds` products of `rows` x bits x bits:
 seconds. The rotation is learned on at most `rows` rows drawn by the seed, mean and directions on all.
 """
 

@@ -4,8 +4,9 @@ Wang, Kumar, Chang (CVPR 2010) as the baseline that hashing papers call PCAH. Th
 and go by falling variance, so the last bits of a long code are those that say least; each counts as much as
 the first.
 
-When: few bits on embeddings with few strong directions; as the row that stands in every table. From about
-32 bits on `itq` and `pca_rotation` keep more neighbours, because a rotation shares the variance among bits.
+When: as the row that stands in every table. `itq` and `pca_rotation` keep more neighbours, because a rotation
+shares the variance among the bits: one or two of a hundred at 16 bits, more the longer the code
+(`docs/results/codes.md`).
 
 At most as many bits as the embeddings have directions; more raise `ConfigError`.
 

@@ -8,7 +8,8 @@ More bits than directions r: independent rotations of all r components stand sid
 last cut off; that is super-bit LSH (Ji et al., NIPS 2012), whose estimate of the angle varies less than that
 of `lsh`.
 
-When: where `itq`'s iterations are not wanted; it is within a few points of it.
+When: more bits than dimensions, where it keeps what `itq` keeps; below that `itq` keeps one to three of a
+hundred neighbours more.
 
 Cost: that of `pca`.
 """
