@@ -43,8 +43,8 @@ class Probe:
     """What a search needs to know beside tables and queries.
 
     `path` of the kernel. `budget`: the work that one query may cost, and `pool`: what it may cost on average;
-    in the unit of the prices `lookup` (a bucket), `code` (one compared) and `hit` (one near enough to be looked
-    at). `allowed` `(count,)` uint8: which rows may be found; None: all. `threads` share the queries.
+    in the unit of the prices `lookup` (a bucket), `code` (one compared) and `hit` (one near enough to be
+    looked at). `allowed` `(count,)` uint8: which rows may be found; None: all. `threads` share the queries.
     """
 
     path: str
