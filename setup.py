@@ -1,4 +1,4 @@
-"""The compiled parts: the C files of a room's `native/` folder. Without a compiler the install goes on without them."""
+"""The compiled parts: C files in a room's `native/`. Without a compiler the install goes on without them."""
 
 import sys
 from pathlib import Path

@@ -244,7 +244,8 @@ def _grid(theta: Tensor, size: int) -> Tensor:
 def _levels(theta: Tensor, h: int, w: int, size: int) -> Tensor:
     """`(n,)` int: how many stored pixels wide the blocks are that are averaged before a view is read."""
     strides = (theta[:, :, :2] * torch.tensor([[w], [h]]) / size).norm(dim=1).amin(1)
-    return (strides + 1e-4).floor().clamp(min=1).int()
+    levels: Tensor = (strides + 1e-4).floor().clamp(min=1).int()
+    return levels
 
 
 def _blocks(pixels: Tensor, theta: Tensor, size: int) -> Iterator[tuple[slice | Tensor, int]]:
@@ -256,7 +257,7 @@ def _blocks(pixels: Tensor, theta: Tensor, size: int) -> Iterator[tuple[slice | 
     n, h, w, c = pixels.shape
     levels = _levels(theta, h, w, size)
     step = max(1, BLOCK // (c * max(h * w, size * size)) if pixels.device.type == "cpu" else n)
-    for level in levels.unique().tolist():
+    for level in sorted(set(levels.tolist())):
         if level == 1 and bool((levels == 1).all()):
             yield from ((slice(start, min(start + step, n)), 1) for start in range(0, n, step))
             continue

@@ -62,7 +62,8 @@ class Decoder(nn.Module):
         """
         x = maps
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = norm(F.conv2d(x, convolution.weight.to(x.dtype), padding=1), weight)
+            kernel = cast(nn.Conv2d, convolution).weight.to(x.dtype)
+            x = norm(F.conv2d(x, kernel, padding=1), weight)
             x = F.interpolate(x.relu_(), scale_factor=2, mode="nearest")
         x = F.conv2d(x, self.last.weight.to(x.dtype), padding=1)
         x = torch.sigmoid(x.to(torch.promote_types(x.dtype, torch.float32)))
