@@ -17,6 +17,7 @@ typedef uint64_t V __attribute__((vector_size(32)));
 #define ALL_SET(v) _mm256_testc_si256((__m256i)(v), _mm256_set1_epi64x(-1))
 
 static int usable(void) {
+    __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi");
 }
 

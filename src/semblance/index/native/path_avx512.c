@@ -26,6 +26,7 @@ typedef uint64_t V __attribute__((vector_size(64)));
 #define ALL_SET(v) (_mm512_cmpneq_epi64_mask((__m512i)(v), _mm512_set1_epi64(-1)) == 0)
 
 static int usable(void) {
+    __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq") &&
            __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi");

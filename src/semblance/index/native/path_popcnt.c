@@ -13,7 +13,10 @@ typedef uint64_t V __attribute__((vector_size(16)));
 #define FEW 6 /* from so many queries on a tile is sliced: its table costs as much as measuring for these */
 #define POPCOUNT(x) ((unsigned)__builtin_popcountll(x))
 
-static int usable(void) { return __builtin_cpu_supports("popcnt") != 0; }
+static int usable(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("popcnt") != 0;
+}
 
 #include "scalar.h"
 #include "search.h"
