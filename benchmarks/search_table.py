@@ -160,7 +160,7 @@ def approximate(records: list[Record]) -> list[str]:
     out = [
         "\n## Exact batches against approximate indexes\n",
         "1 M codes, k = 10, batches of 1,024, one thread. faiss IVF with 1,024 lists; HNSW with 16",
-        "links a node and an effort of 100 (faiss) or the defaults (usearch) when built. Uniform",
+        "links a node (usearch: its default), built with the libraries' defaults. Uniform",
         "codes have no structure to use; loose ones are 10,000 random centres with every bit flipped",
         "with probability 1/8. A neighbour counts as found if it is no further than the true tenth.",
         "Exact search wins wherever it is not slower; **bold** where an approximate index is",
