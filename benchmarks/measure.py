@@ -47,10 +47,10 @@ Array = NDArray[Any]
 
 def sky(n: int, seed: int, batches: int = 0) -> tuple[Array, Array, Array]:
     """`(n, 32, 32, 12)` float32 stamps, class `(n,)`, batch `(n,)`: with `batches`, each of these adds a
-    level of its own, up to two standard deviations of the noise, to every band."""
+    level of its own, up to half a standard deviation of the noise, to every band."""
     chance = np.random.default_rng(seed)
     kind, batch = chance.integers(0, 3, n), chance.integers(0, max(batches, 1), n)
-    levels = 2 * np.random.default_rng(7).uniform(-1, 1, (max(batches, 1), len(WAVES))) * bool(batches)
+    levels = 0.5 * np.random.default_rng(7).uniform(-1, 1, (max(batches, 1), len(WAVES))) * bool(batches)
     images = np.empty((n, SIDE, SIDE, len(WAVES)), np.float32)
     grid = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     for i in range(n):

@@ -10,12 +10,13 @@ that a model shall later be tested on.
     L = mean_k w_k huber(h_k(e), y_k) + cross-entropies of categories + the same of DROP behind -lambda
 
 over the targets that are there; a missing one is masked. What a linear reader can still tell of a DROP column
-at the end is erased from the head in closed form (`_erase`): adversaries alone are slow and leave a rest. h
-is one hidden layer on the encoder's features e, and a linear layer on the unit embedding, which so stays
-linear in what is kept; w equalises the columns' gradient norms at e, measured every 50 steps. Heads see the
-image itself, not a view with other colours: targets are of the image. Alone, half of the images are mirrored
-or turned by quarters, and what that changes is masked for them. One image in ten (`holdout`) lends no
-targets, so that R^2 can be told on images whose values were not learned.
+at the end is erased from the head in closed form (`_erase`): an adversary alone is slow, leaves a rest, and,
+where it is strong, takes what one wants to keep along. h is one hidden layer on the encoder's features e, and
+a linear layer on the unit embedding, which so stays linear in what is kept; w equalises the columns' gradient
+norms at e, measured every 50 steps. Heads see the image itself, not a view with other colours: targets are of
+the image. Alone, half of the images are mirrored or turned by quarters, and what that changes is masked for
+them. One image in ten (`holdout`) lends no targets, so that R^2 can be told on images whose values were not
+learned.
 
 Use it alone where brightness, colour or size are what matters (microscopy, sky, sensors), down to batches of
 8 and 200 images: regression cannot collapse; or in a sum, `sigreg+measure`, where invariance would throw
@@ -84,7 +85,7 @@ class Config:
     circular: str = ""
     targets: Literal["rank", "log"] = "rank"
     hidden: int = 128
-    suppress: float = 1.0
+    suppress: float = 0.1
     turn: float = 0.5
     holdout: float = 0.1
 
