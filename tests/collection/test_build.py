@@ -39,12 +39,18 @@ def test_everything_is_there_and_agrees(built: Path, digits: Path) -> None:
     assert set(status.values()) == {"ok"}
     assert collection.paths == tuple(sorted(p.relative_to(digits).as_posix() for p in digits.glob("*/*.png")))
     assert [one["epoch"] for one in collection.metrics()] == [1, 2]
-    assert [one["event"] for one in collection.log()] == ["start", "decoded", "learned", "embedded"]
-    assert collection.info["actual"]["seconds"].keys() == {"decode", "train", "embed", "total"}
+    assert [one["event"] for one in collection.log()] == [
+        "start",
+        "decoded",
+        "learned",
+        "embedded",
+        "encoded",
+    ]
+    assert collection.info["actual"]["seconds"].keys() == {"decode", "train", "embed", "encode", "total"}
     assert collection.info["actual"]["peak_memory"] > 1e8
     assert {path.name for path in built.iterdir()} == {
         *("collection.json", "images.parquet", "pixels.npy", "embeddings.npy", "metrics.jsonl", "log.jsonl"),
-        "model",
+        *("codes.npy", "coder.safetensors", "model"),
     }
     assert {p.name for p in built.parent.iterdir()} == {"photos", "photos.smb"}
 
