@@ -1,14 +1,28 @@
-"""What several objectives are built from: the embedding head, stable logarithms, neighbour partners."""
+"""What several objectives are built from: heads, passes over many views, stable logarithms, partners."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Partners", "UnitHead", "log_one_minus_softmax", "spread", "wide"]
+from semblance import ranks
+from semblance.contracts import PAIR, Encoder, View
+
+__all__ = [
+    "Partners",
+    "UnitHead",
+    "encode",
+    "gather_views",
+    "log_one_minus_softmax",
+    "multi_crop",
+    "projector",
+    "spread",
+    "wide",
+]
 
 
 class UnitHead(nn.Module):
@@ -20,12 +34,50 @@ class UnitHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`(n, dim)` -> `(n, d)`, every row of length 1."""
+        return F.normalize(self.free(features), dim=1)
+
+    def free(self, features: Tensor) -> Tensor:
+        """`(n, dim)` -> `(n, d)` before they are brought to length 1."""
         kind = features.device.type
         if torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):
-                return self.forward(features)
+                return self.free(features)
         x, weight, bias = wide(features), self.linear.weight, self.linear.bias
-        return F.normalize(F.linear(x, weight.to(x.dtype), bias.to(x.dtype)), dim=1)
+        return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
+
+
+def projector(inside: int, hidden: int) -> nn.Sequential:
+    """Embeddings `(n, inside)` -> `(n, hidden)`; no layer at all where `hidden` is 0.
+
+    With the embedding's own layer in front of it, it is the usual one of three layers, each `hidden` wide.
+    Batch normalisation is over all ranks.
+    """
+    if not hidden:
+        return nn.Sequential()
+    return nn.Sequential(
+        ranks.BatchNorm1d(inside),
+        nn.ReLU(),
+        nn.Linear(inside, hidden, bias=False),
+        ranks.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden, bias=False),
+    )
+
+
+def multi_crop(local: int, size: float, area: float) -> tuple[View, ...]:
+    """Two global views and `local` local ones, as an objective declares them."""
+    return PAIR + (View(size, area),) * local
+
+
+def encode(encoder: Encoder, views: Sequence[Tensor]) -> Tensor:
+    """Features `(v * m, dim)` of `v` views `(m, c, h, w)`, one pass of the encoder for all of one size."""
+    sizes = (list(same) for _, same in groupby(views, key=lambda view: view.shape[-1]))
+    return torch.cat([encoder(torch.cat(same)) for same in sizes])
+
+
+def gather_views(rows: Tensor, count: int) -> Tensor:
+    """Rows `(count * m, d)` of all ranks, `(count, ranks * m, d)`: every view in the order of the batch."""
+    return ranks.gather(rows.view(count, -1, rows.shape[1]).transpose(0, 1)).transpose(0, 1)
 
 
 def wide(x: Tensor) -> Tensor:
