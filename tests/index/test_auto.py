@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semblance.errors import CollectionError, ConfigError
-from semblance.index import _cost, auto, mih, scan
+from semblance.index import _cost, _tabled, auto, mih, scan
 from semblance.index.auto import Config, Index
 
 rng = np.random.default_rng
@@ -25,9 +25,10 @@ def tight(n: int, bits: int) -> np.ndarray:
 
 
 @pytest.fixture
-def slow_scan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the collection were so large that a search in tables costs nothing to begin."""
-    monkeypatch.setattr(auto, "_OVERHEAD", 0)
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the collections here were large."""
+    monkeypatch.setattr(_tabled, "CALL", 0)
+    monkeypatch.setattr(auto, "FEW", 10_000)
 
 
 def test_few_codes_are_scanned_and_it_says_so() -> None:
@@ -40,7 +41,7 @@ def test_few_codes_are_scanned_and_it_says_so() -> None:
     assert index.reason.startswith("scan: codes of 1,032 bits")
 
 
-@pytest.mark.usefixtures("slow_scan")
+@pytest.mark.usefixtures("large")
 def test_near_neighbours_lead_to_tables_and_far_ones_to_a_scan() -> None:
     near, far = Index(), Index()
     near.add(tight(30_000, 128))
@@ -65,7 +66,7 @@ def test_near_neighbours_lead_to_tables_and_far_ones_to_a_scan() -> None:
         assert np.array_equal(index.count(queries), plain.count(queries))
 
 
-@pytest.mark.usefixtures("slow_scan")
+@pytest.mark.usefixtures("large")
 def test_tables_take_no_more_memory_than_they_may() -> None:
     index = Index(Config(memory_mb=1))
     index.add(tight(30_000, 128))
@@ -74,7 +75,7 @@ def test_tables_take_no_more_memory_than_they_may() -> None:
     assert index._tabled is None
 
 
-@pytest.mark.usefixtures("slow_scan")
+@pytest.mark.usefixtures("large")
 def test_it_is_asked_again_when_the_codes_have_doubled_or_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     best = _cost.best
@@ -99,7 +100,7 @@ def test_it_is_asked_again_when_the_codes_have_doubled_or_halved(monkeypatch: py
     assert index.reason == "scan: there are no codes"
 
 
-@pytest.mark.usefixtures("slow_scan")
+@pytest.mark.usefixtures("large")
 def test_a_choice_is_saved_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, items in (("near", tight(20_000, 64)), ("far", uniform(20_000, 256))):
         index = Index(Config(memory_mb=100))

@@ -63,8 +63,9 @@ def test_lookups_are_the_buckets_within_reach() -> None:
 
 def test_many_queries_share_what_a_scan_reads() -> None:
     price = _cost.Prices(0, 0, 0, 0, one=100, few=60, many=10, tile=400)
-    assert [price.scanned(q) for q in (0, 1, 2, 7, 8, 16, 100)] == [60, 100, 60, 60, 60, 35, 14]
-    assert _cost.scan_cost(1000, 2, 1, price) == 200_000
+    assert [price.scanned(10**8, q) for q in (0, 1, 2, 7, 8, 16, 100)] == [100, 100, 60, 60, 60, 35, 14]
+    assert price.scanned(1000, 1) == 60
+    assert _cost.scan_cost(10**8, 2, 1, price) == 2 * 10**10
 
 
 def test_the_forecast_of_k_is_that_of_its_neighbours_distance() -> None:

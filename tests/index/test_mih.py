@@ -20,6 +20,13 @@ PATHS = _kernel.paths()
 COMPILED = [path for path in PATHS if path != "numpy"]
 
 
+@pytest.fixture(autouse=True)
+def tables_cost_nothing_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the collections here were large."""
+    monkeypatch.setattr(_tabled, "CALL", 0)
+    monkeypatch.setattr(mih, "FEW", 10_000)
+
+
 def codes(n: int, bits: int, seed: int = 0, kind: str = "clusters") -> np.ndarray:
     r = rng(seed)
     if kind == "uniform":

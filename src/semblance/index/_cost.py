@@ -60,12 +60,14 @@ class Prices:
         """A look-up in tables with so many `offsets` in all."""
         return self.lookup if offsets <= _NEAR_OFFSETS else self.far_lookup
 
-    def scanned(self, queries: int) -> float:
-        """A word for each of so many queries of a scan."""
-        return min(self.one if queries == 1 else self.few, self.many + self.tile / max(1, queries))
+    def scanned(self, words: int, queries: int) -> float:
+        """A word for each of so many queries of a scan of so many words."""
+        read_again = queries > 1 or words <= _NEAR_WORDS
+        return min(self.few if read_again else self.one, self.many + self.tile / max(1, queries))
 
 
 _NEAR_OFFSETS = 2**19  # 2 MB
+_NEAR_WORDS = 2**20  # 8 MB stay in a cache from one search to the next
 _PRICES = {
     "native-avx512": Prices(20_000, 50_000, 650, 20_000, 210, 110, 24, 1_000),
     "native-avx2": Prices(20_000, 50_000, 1_000, 20_000, 290, 280, 75, 1_000),
@@ -87,7 +89,7 @@ def prices(path: str) -> Prices:
 
 def scan_cost(codes: int, words: int, queries: int, price: Prices) -> float:
     """Picoseconds for each of `queries` that are compared with all of `codes` codes of `words` words."""
-    return codes * words * price.scanned(queries)
+    return codes * words * price.scanned(codes * words, queries)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semblance.errors import ConfigError, InputError
 from semblance.index import _cost, _kernel, _probe, _tables
 
-__all__ = ["Plan", "Tabled", "built", "put"]
+__all__ = ["CALL", "Plan", "Tabled", "built", "put"]
 
 Words = NDArray[np.uint64]
 Keys = NDArray[np.uint64]
@@ -22,6 +22,9 @@ Rows = NDArray[np.int64]
 Done = NDArray[np.bool_]
 
 _ROW = np.uint64(2**32 - 1)
+CALL = 30_000_000
+"""Picoseconds that a call takes before it begins to search in tables."""
+
 _LATER = 4096  # codes that may always be scanned beside the tables
 _TRIAL = 16  # queries of a batch that show whether tables are of use to the others
 _WORTH = 0.5  # of a scan, that tables may cost before a query is scanned after all
@@ -133,13 +136,13 @@ class Tabled:
     def _probe(self, queries: int, forecast: float, plan: Plan) -> _probe.Probe | None:
         """What to search with; None where the tables cannot be worth it."""
         tables, price = self.tables, _cost.prices(plan.path)
-        share = _WORTH if forecast <= _WORTH * plan.scan else _DOUBTED
+        before = (CALL + (0 if plan.allowed is None else _MASK * tables.count)) / max(1, queries)
+        share = _WORTH if before + forecast <= _WORTH * plan.scan else _DOUBTED
         lookup = price.table_lookup(len(tables.offsets))
-        marking = 0 if plan.allowed is None else _MASK * tables.count
-        if share * plan.scan < tables.m * lookup or queries * plan.scan < marking:
+        if share * plan.scan < before + tables.m * lookup:
             return None
         # A query that is given up has used as much of the pool as its scan will cost, or more: so few are.
-        budget, pool = (int(min(share * cost, 2**40)) for cost in (plan.alone, plan.scan))
+        budget, pool = (int(min(share * cost - before, 2**40)) for cost in (plan.alone, plan.scan))
         prices = (lookup, price.code * tables.words, price.hit)
         return _probe.Probe(plan.path, budget, pool, *prices, self._mask(plan), plan.threads)
 

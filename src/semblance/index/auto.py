@@ -22,14 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semblance.errors import ConfigError
-from semblance.index import _cost, _kernel
+from semblance.index import _cost, _kernel, _tabled
 from semblance.index._hashed import Hashed
 from semblance.index._tabled import Tabled, put
 from semblance.index.mih import FEW, MOST_BITS
 
 __all__ = ["Config", "Index"]
 
-_OVERHEAD = 40e6  # picoseconds that a search in tables takes before it begins
 _GAIN = 2.0  # tables must be so many times quicker to be worth their memory
 
 
@@ -94,7 +93,7 @@ class Index(Hashed):
         compare, room = _cost.scan_cost(n, words.shape[1], 1, price), self.config.memory_mb * 2**20
 
         def worth(forecast: _cost.Forecast) -> bool:
-            return _GAIN * (forecast.nearest(10) + _OVERHEAD) <= compare
+            return _GAIN * (forecast.nearest(10) + _tabled.CALL) <= compare
 
         forecast = _cost.best(counts, bits, price)
         needed = _cost.bytes_of(n, bits, forecast.m)
@@ -102,7 +101,7 @@ class Index(Hashed):
         if worth(forecast) and not (worth(fits) and _cost.bytes_of(n, bits, fits.m) <= room):
             self._reason = f"scan: tables would take {needed / 2**20:,.0f} MiB, more than memory_mb allows"
             return None
-        self._reason = _sentence(worth(fits), bits, fits, fits.nearest(10) + _OVERHEAD, compare)
+        self._reason = _sentence(worth(fits), bits, fits, fits.nearest(10) + _tabled.CALL, compare)
         return put(words, bits, fits, path, threads) if worth(fits) else None
 
 

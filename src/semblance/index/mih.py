@@ -31,7 +31,7 @@ from semblance.index._tabled import Tabled, built
 
 __all__ = ["FEW", "MOST_BITS", "Config", "Index"]
 
-FEW = 2**14
+FEW = 2**16
 """Fewer codes are scanned, unless m is given."""
 
 MOST_BITS = 1024
