@@ -61,7 +61,7 @@ class Ours:
 
     def __init__(self, pixels: Any, encoder: Any, side: int, batch: int, views: Views, variant: str) -> None:
         config = plugins.configure(
-            "objectives", "cbswr", {"variant": variant, "clusters": 32, "partner": 0.0}
+            "objectives", "cbswr", {"variant": variant, "clusters": min(32, batch), "partner": 0.0}
         )
         self.objective = plugins.get("objectives", "cbswr").Objective(config, encoder)
         self.config = TrainConfig(
@@ -107,7 +107,7 @@ def port_alone(name: str, stored: Path) -> float:
     kind, options, _, side, batch, steps = SETTINGS[name]
     torch.manual_seed(0)
     encoder = plugins.get("encoders", kind).build(plugins.configure("encoders", kind, options))
-    port = Port(encoder, 32, doublings(encoder))
+    port = Port(encoder, min(32, batch), doublings(encoder))
     loader: Iterator[Any] = batches(np.load(stored), side, batch, 2)
     for _ in range(2):
         port.step(*next(loader))
