@@ -244,10 +244,11 @@ def end_lines(found: list[dict[str, Any]]) -> list[str]:
     ]
     for name in TRAINED:
         rows = [one for one in ends if one["name"] == name]
-        cells = [spread([one[way] for one in rows]) for way in ("pixels", "embedding")]
-        seconds = np.mean([one["seconds"] for one in rows])
-        lines.append(f"| {name} | {' | '.join(cells)} | {len(rows)} | {seconds:.0f} |")
-    return lines
+        if rows:
+            cells = [spread([one[way] for one in rows]) for way in ("pixels", "embedding")]
+            seconds = np.mean([one["seconds"] for one in rows])
+            lines.append(f"| {name} | {' | '.join(cells)} | {len(rows)} | {seconds:.0f} |")
+    return [*lines, "", "Seconds are those of a busy machine and no measurement."]
 
 
 def fashion_line(found: list[dict[str, Any]]) -> str:
