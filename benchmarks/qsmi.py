@@ -239,16 +239,15 @@ def end_lines(found: list[dict[str, Any]]) -> list[str]:
         f"5,000, signs of the embedding. On an embedding: {ends[0]['about']};",
         "the coder fitted to the same 5,000.",
         "",
-        "| objective and coder | from pixels | on the embedding | seeds | seconds of training |",
-        "| --- " * 5 + "|",
+        "| objective and coder | from pixels | on the embedding | seeds |",
+        "| --- " * 4 + "|",
     ]
     for name in TRAINED:
         rows = [one for one in ends if one["name"] == name]
         if rows:
             cells = [spread([one[way] for one in rows]) for way in ("pixels", "embedding")]
-            seconds = np.mean([one["seconds"] for one in rows])
-            lines.append(f"| {name} | {' | '.join(cells)} | {len(rows)} | {seconds:.0f} |")
-    return [*lines, "", "Seconds are those of a busy machine and no measurement."]
+            lines.append(f"| {name} | {' | '.join(cells)} | {len(rows)} |")
+    return lines
 
 
 def fashion_line(found: list[dict[str, Any]]) -> str:
