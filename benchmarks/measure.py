@@ -107,10 +107,10 @@ def learn(
     name: str,
     seed: int,
     epochs: int,
-    views: str = "sky",
+    also: Array | None = None,
     **options: Any,
 ) -> tuple[Array, float]:
-    """Embeddings of `pixels` by a network that learned on them, and the seconds that took."""
+    """Embeddings of `pixels` (or `also`) by a network that learned on them, and the seconds that took."""
     torch.manual_seed(seed)
     channels = pixels.shape[-1]
     built = plugins.get("encoders", "resnet").build(
@@ -124,10 +124,11 @@ def learn(
         objective.take_columns(columns)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        how = TrainConfig(epochs=epochs, batch=32, seed=seed, device="cpu", views=PRESETS[views], patience=0)
+        how = TrainConfig(epochs=epochs, batch=32, seed=seed, device="cpu", views=PRESETS["sky"], patience=0)
         train(pixels, objective, how, Path(folder), SIDE)
     seconds = time.monotonic() - started
-    return embed(objective.encoder, objective.head, pixels, SIDE, device="cpu"), seconds
+    shown = pixels if also is None else also
+    return embed(objective.encoder, objective.head, shown, SIDE, device="cpu"), seconds
 
 
 def few_labels(rows: Array, labels: Array, count: int = 20, draws: int = 200, k: int = 3) -> float:
@@ -217,16 +218,16 @@ def run_labels(seed: int, n: int, epochs: int) -> dict[str, float]:
     """The paper's protocol: a classifier on frozen features against one trained from nothing."""
     images, labels, _ = sky(n, seed)
     pixels, kind = stored(images)
-    rows, _ = learn(pixels, measure_store(pixels, kind), "measure", seed, epochs)
-    test_images, test_labels, _ = sky(1000, seed + 100)
+    test_images, test_labels, _ = sky(600, seed + 100)
     test = kind.pack(test_images)
+    every = np.concatenate([pixels, test])
+    rows, _ = learn(pixels, measure_store(pixels, kind), "measure", seed, epochs, also=every)
     found = {}
-    for count in (100, 400, 1000):
+    for count in (100, n):
         scaled = StandardScaler().fit(rows[:count])
         found[f"scratch {count}"] = scratch(pixels[:count], labels[:count], test, test_labels, seed)
         model = LogisticRegression(max_iter=500).fit(scaled.transform(rows[:count]), labels[:count])
-        left = slice(1000, n)
-        found[f"frozen {count}"] = 100 * float(model.score(scaled.transform(rows[left]), labels[left]))
+        found[f"frozen {count}"] = 100 * float(model.score(scaled.transform(rows[n:]), test_labels))
     return found
 
 

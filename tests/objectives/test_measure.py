@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from tests.objectives.conftest import Tiny, toy_columns
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -253,6 +254,24 @@ def test_erasure_leaves_nothing_linear_and_changes_least(k: int) -> None:
     # Orthogonal where x is white: no smaller change would do.
     covariance = torch.cov(x.T, correction=0)
     assert torch.allclose(matrix @ covariance, covariance @ matrix.T)
+
+
+def test_unit_rows_hardly_tell_what_was_erased() -> None:
+    """A batch that moves the mean and stretches the rest, read by a linear classifier before and after."""
+    chance = torch.Generator().manual_seed(0)
+    batch = torch.randint(0, 3, (900,), generator=chance)
+    features = torch.randn(900, 12, generator=chance) + F.one_hot(batch, 12) * 2.0 + 1.0
+    linear = nn.Linear(12, 8)
+
+    def told() -> float:
+        rows = F.normalize(linear(features).detach(), dim=1).numpy()
+        model = LogisticRegression(max_iter=500).fit(rows[:450], batch[:450])
+        return float(model.score(rows[450:], batch[450:]))
+
+    assert told() > 0.5
+    erase_from(linear, features[:800], F.one_hot(batch[:800]).float())
+    assert told() < 0.42
+    assert linear(features[:800]).detach().mean(0).abs().max() < 1e-5
 
 
 def test_dropping_takes_a_batch_out_of_the_head() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = ["erase_from", "erasure"]
 
@@ -40,10 +41,17 @@ def erasure(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def erase_from(linear: nn.Linear, features: Tensor, z: Tensor) -> None:
-    """Change a linear layer so that what it makes of `features` `(n, dim)` is uncorrelated with `z` `(n,
-    k)`."""
-    y = features.double() @ linear.weight.double().T + linear.bias.double()
-    matrix, mean = erasure(y, z)
+    """Change a linear layer so that what it makes of `features` `(n, dim)` tells a linear reader nothing of
+    `z` `(n, k)`, and nearly nothing once its rows are scaled to length 1.
+
+    Lengths depend on z too. They matter least about a mean of zero, to which the bias is set; what unit rows
+    still tell is erased once more.
+    """
     weight, bias = linear.weight.double(), linear.bias.double()
-    linear.weight.copy_(weight - matrix @ weight)
-    linear.bias.copy_(bias - matrix @ (bias - mean))
+    for scaled in (False, True):
+        y = features.double() @ weight.T + bias
+        matrix, _ = erasure(F.normalize(y, dim=1) if scaled else y, z)
+        weight, bias = weight - matrix @ weight, bias - matrix @ bias
+        bias = bias - (features.double() @ weight.T + bias).mean(0)
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias)
