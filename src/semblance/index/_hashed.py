@@ -94,6 +94,8 @@ class Hashed:
         if self._tabled is None or k >= plan.reachable:
             return self._scan.search(packed, k, among)
         keys, done = self._tabled.nearest(self._codes.words, self._codes.queries(packed), k, plan)
+        if not done.any():
+            return self._scan.search(packed, k, among)
         found = self._matches(keys)
         if not done.all():
             rest = self._scan.search(packed[~done], k, among)
@@ -211,14 +213,13 @@ class Hashed:
         self._scan._codes = codes
 
     def _plan(self, queries: int, among: ArrayLike | None) -> Plan:
-        path, words = _kernel.chosen(), self._codes.words.shape[1]
-        allowed = None if among is None else self._codes.rows(among)
-        reachable = len(self) if allowed is None else len(allowed)
-        price = _cost.prices(path)
+        path, words, n = _kernel.chosen(), self._codes.words.shape[1], len(self)
+        price, reachable = _cost.prices(path), n if among is None else min(n, np.size(among))
         scan, alone = (_cost.scan_cost(reachable, words, count, price) for count in (queries, 1))
-        if allowed is not None:
-            scan, alone = scan + reachable * _GATHER / max(1, queries), alone + reachable * _GATHER
-        return Plan(path, self.config.threads, len(self), allowed, scan, alone)
+        if among is None:
+            return Plan(path, self.config.threads, n, n, None, scan, alone)
+        scan, alone = scan + reachable * _GATHER / max(1, queries), alone + reachable * _GATHER
+        return Plan(path, self.config.threads, n, reachable, lambda: self._codes.rows(among), scan, alone)
 
     def _matches(self, keys: NDArray[np.uint64]) -> Matches:
         none = keys == _probe.NOTHING

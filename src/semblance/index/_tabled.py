@@ -6,6 +6,7 @@ codes that came later are scanned beside them. When much has changed they are `w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +23,7 @@ Rows = NDArray[np.int64]
 Done = NDArray[np.bool_]
 
 _ROW = np.uint64(2**32 - 1)
-CALL = 30_000_000
+CALL = 20_000_000
 """Picoseconds that a call takes before it begins to search in tables."""
 
 _LATER = 4096  # codes that may always be scanned beside the tables
@@ -36,22 +37,18 @@ _MASK = 1_000  # picoseconds a code, to mark which ones may be found
 class Plan:
     """How to search.
 
-    `path` and `threads` of the kernel; `count`: rows of the collection; `allowed` `(m,)`: which of them may
-    be found, rising (None: all); `scan`: what comparing a query with those would cost, in picoseconds, and
-    `alone`: if it were the only one.
+    `path` and `threads` of the kernel; `count`: rows of the collection; `reachable`: about how many of them
+    may be found, and `allowed()`: which, rising (None: all); `scan`: what comparing a query with those would
+    cost, in picoseconds, and `alone`: if it were the only one.
     """
 
     path: str
     threads: int
     count: int
-    allowed: Rows | None
+    reachable: int
+    allowed: Callable[[], Rows] | None
     scan: float
     alone: float
-
-    @property
-    def reachable(self) -> int:
-        """How many codes may be found."""
-        return self.count if self.allowed is None else len(self.allowed)
 
 
 @dataclass
@@ -63,6 +60,8 @@ class Tabled:
     forecast: _cost.Forecast
     moved: Rows | None = None
     later: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    _living: NDArray[np.uint8] | None = None  # which of the tables' rows are still there; None: all
+    _gone: int = 0
 
     @property
     def changed(self) -> bool:
@@ -72,8 +71,8 @@ class Tabled:
     @property
     def worn(self) -> bool:
         """Whether so much has changed that new tables are worth their while."""
-        gone = 0 if self.moved is None else int((self.moved < 0).sum())
-        return len(self.later) > max(_LATER, self.tables.count // 16) or 4 * gone > self.tables.count
+        count = self.tables.count
+        return len(self.later) > max(_LATER, count // 16) or 4 * self._gone > count
 
     def shift(self, to: Rows) -> None:
         """Every row r of the collection is now `to[r]`, or gone where that is -1."""
@@ -81,6 +80,9 @@ class Tabled:
             self.moved = to[: self.tables.count].copy()
         else:
             self.moved = np.where(self.moved < 0, -1, to[self.moved])
+        there = self.moved >= 0
+        self._gone = len(there) - int(np.count_nonzero(there))
+        self._living = there.view(np.uint8) if self._gone else None
         later = to[self.later]
         self.later = later[later >= 0]
 
@@ -90,10 +92,10 @@ class Tabled:
 
     def nearest(self, words: Words, queries: Words, k: int, plan: Plan) -> tuple[Keys, Done]:
         """Keys `(q, k)` (see `_probe`) with the collection's rows; which queries are done."""
-        forecast = self.forecast.nearest(k * self._scarcity(plan))
-        probe = self._probe(len(queries), forecast, plan)
-        if probe is None:
+        way = self._way(len(queries), self.forecast.nearest(k * plan.count / max(1, plan.reachable)), plan)
+        if way is None:
             return _none(len(queries), k)
+        probe, beside = way
         turned = self.tables.turned(queries, plan.path)
         keys, done = _probe.nearest(self.tables, turned[:_TRIAL], k, probe)
         if len(queries) > _TRIAL:
@@ -101,27 +103,25 @@ class Tabled:
             rest = _probe.nearest(self.tables, others, k, probe) if done.any() else _none(len(others), k)
             keys, done = np.concatenate([keys, rest[0]]), np.concatenate([done, rest[1]])
         keys = self._now(keys)
-        beside = self._beside(plan)
         if len(beside) and done.any():
-            found = _kernel.nearest(words[beside], queries[done], k, path=plan.path, threads=plan.threads)
+            codes = _stretch(words, beside)
+            found = _kernel.nearest(codes, queries[done], k, path=plan.path, threads=plan.threads)
             both = np.concatenate([keys[done], _keys(*found, beside)], axis=1)
             keys[done] = np.sort(both, axis=1)[:, :k]
         return keys, done
 
     def within(self, words: Words, queries: Words, radius: int, plan: Plan) -> tuple[list[Keys], Done]:
         """For each query the keys within the radius, rising; which queries are done."""
-        probe = self._probe(len(queries), self.forecast.within(radius), plan)
-        if probe is None:
-            nothing = np.empty(0, dtype=np.uint64)
-            return [nothing] * len(queries), np.zeros(len(queries), dtype=np.bool_)
+        way = self._way(len(queries), self.forecast.within(radius), plan)
+        if way is None:
+            return [np.empty(0, dtype=np.uint64)] * len(queries), np.zeros(len(queries), dtype=np.bool_)
+        probe, beside = way
         ends, keys, done = _probe.within(self.tables, self.tables.turned(queries, plan.path), radius, probe)
         keys = self._now(keys)
         lists = [keys[ends[i] : ends[i + 1]] for i in range(len(queries))]
-        beside = self._beside(plan)
         if len(beside):
-            starts, rows, far = _kernel.within(
-                words[beside], queries, radius, path=plan.path, threads=plan.threads
-            )
+            codes = _stretch(words, beside)
+            starts, rows, far = _kernel.within(codes, queries, radius, path=plan.path, threads=plan.threads)
             new = _keys(rows, far, beside)
             lists = [
                 np.sort(np.concatenate([found, new[starts[i] : starts[i + 1]]]))
@@ -129,12 +129,8 @@ class Tabled:
             ]
         return lists, done
 
-    def _scarcity(self, plan: Plan) -> float:
-        """How many codes there are for each that may be found."""
-        return plan.count / max(1, plan.reachable)
-
-    def _probe(self, queries: int, forecast: float, plan: Plan) -> _probe.Probe | None:
-        """What to search with; None where the tables cannot be worth it."""
+    def _way(self, queries: int, forecast: float, plan: Plan) -> tuple[_probe.Probe, Rows] | None:
+        """What to search with, and the rows to scan beside; None where the tables cannot be worth it."""
         tables, price = self.tables, _cost.prices(plan.path)
         before = (CALL + (0 if plan.allowed is None else _MASK * tables.count)) / max(1, queries)
         share = _WORTH if before + forecast <= _WORTH * plan.scan else _DOUBTED
@@ -143,22 +139,15 @@ class Tabled:
             return None
         # A query that is given up has used as much of the pool as its scan will cost, or more: so few are.
         budget, pool = (int(min(share * cost - before, 2**40)) for cost in (plan.alone, plan.scan))
+        mask, beside = self._living, self.later
+        if plan.allowed is not None:
+            rows = plan.allowed()
+            mask = np.zeros(plan.count + 1, dtype=np.uint8)  # one more, for rows that are gone: -1
+            mask[rows] = 1
+            beside = beside[mask[beside] != 0]
+            mask = mask[: tables.count] if self.moved is None else mask[self.moved]
         prices = (lookup, price.code * tables.words, price.hit)
-        return _probe.Probe(plan.path, budget, pool, *prices, self._mask(plan), plan.threads)
-
-    def _mask(self, plan: Plan) -> NDArray[np.uint8] | None:
-        """Which rows of the tables may be found; None: all."""
-        if plan.allowed is None:
-            return None if self.moved is None else (self.moved >= 0).view(np.uint8)
-        mask = np.zeros(plan.count + 1, dtype=np.uint8)  # one more, for those that are gone: -1
-        mask[plan.allowed] = 1
-        return mask[: self.tables.count] if self.moved is None else mask[self.moved]
-
-    def _beside(self, plan: Plan) -> Rows:
-        """The rows beside the tables that may be found."""
-        if plan.allowed is None or not len(self.later):
-            return self.later
-        return np.intersect1d(self.later, plan.allowed, assume_unique=True)
+        return _probe.Probe(plan.path, budget, pool, *prices, mask, plan.threads), beside
 
     def _now(self, keys: Keys) -> Keys:
         """Keys with the tables' rows as keys with the collection's."""
@@ -197,6 +186,12 @@ def put(words: Words, bits: int, forecast: _cost.Forecast, path: str, threads: i
 def _none(queries: int, k: int) -> tuple[Keys, Done]:
     """The answer where no query is done."""
     return np.full((queries, k), _probe.NOTHING), np.zeros(queries, dtype=np.bool_)
+
+
+def _stretch(words: Words, rows: Rows) -> Words:
+    """The codes in `rows`, which rise; a view where they stand together."""
+    first, last = int(rows[0]), int(rows[-1])
+    return words[first : last + 1] if last - first + 1 == len(rows) else words[rows]
 
 
 def _keys(rows: Rows, far: NDArray[np.int32], names: Rows) -> Keys:
