@@ -8,8 +8,8 @@ number of codes has doubled or halved.
 
 When: codes of any number and kind, unless you know better.
 
-Cost: measuring takes a quarter of a second for 10 million codes of 64 bits, once; memory and time are then
-those of the index that was chosen.
+Cost: measuring compares up to 64 codes with all others, once; memory and time are then those of the index
+that was chosen.
 """
 
 from __future__ import annotations

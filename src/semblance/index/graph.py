@@ -9,9 +9,9 @@ one.
 When: from a million float vectors on, in memory, searched far more often than changed. Below that, and
 wherever a result must be beyond doubt, take `exact`; for codes take `auto`, which is exact.
 
-Cost: a search measures some hundreds of vectors, at any size. Building takes about a millisecond for each
-vector and core, and `2 d + 8 m + 20` bytes beside the vectors' own `4 d`. With `threads` above 1 the links,
-and so the misses, differ from one build to the next. Needs the extra "graph".
+Cost: a search measures some hundreds of vectors, at any size. Building is slow, as every vector is searched
+for before it is linked; it takes `2 d + 8 m + 20` bytes beside the vectors' own `4 d`. With `threads` above 1
+the links, and so the misses, differ from one build to the next. Needs the extra "graph".
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 What: the `oversample * k` codes nearest to a query's own code (`auto` searches them), and among these the k
 vectors at the smallest Euclidean distance, ordered by (distance, id); distances are those of `exact`. Only
-one thing can go wrong: that the code of a true neighbour lies too far. More bits or more oversampling mend it
-(`recall` is what is promised for unit vectors with the default options; a fitted coder does better).
+one thing can go wrong: that the code of a true neighbour lies too far. More bits or more oversampling mend it.
+`recall` is what is promised for unit vectors with the default options; codes of fewer bits keep less of it.
 
 When: from about 100,000 vectors on, or where vectors are too many for memory: a search reads `oversample * k`
 of them, which may stay on disk, mapped into memory.
@@ -12,8 +12,7 @@ Codes come from `bits` random hyperplanes (Charikar, STOC 2002: they tell the an
 vectors should be of one length), unless `encode` is given, such as a fitted coder's, or codes are handed to
 `add`.
 
-Cost: the search for codes, plus about 0.3 microseconds for each candidate and 100 dimensions; memory of codes
-and vectors.
+Cost: the search for codes, plus the measuring of `oversample * k` vectors; memory of codes and vectors.
 """
 
 from __future__ import annotations
