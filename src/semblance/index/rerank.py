@@ -2,7 +2,7 @@
 
 What: the `oversample * k` codes nearest to a query's own code (`auto` searches them), and among these the k
 vectors at the smallest Euclidean distance, ordered by (distance, id); distances are those of `exact`. Only
-one thing can go wrong: that the code of a true neighbour lies too far. More bits or more oversampling mend it.
+one thing can go wrong: the code of a true neighbour lies too far. More bits or more oversampling mend it.
 `recall` is what is promised for unit vectors with the default options; codes of fewer bits keep less of it.
 
 When: from about 100,000 vectors on, or where vectors are too many for memory: a search reads `oversample * k`
