@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -179,3 +182,17 @@ def test_options_are_read_from_text() -> None:
 def test_impossible_networks_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         resnet.Config(**options)
+
+
+def test_narrow_networks_keep_to_their_memory() -> None:
+    """A strided 1x1 convolution of 8 channels wrote beyond its memory; the C library sees that."""
+    steps = """
+import torch
+from semblance.encoders.resnet import Config, build
+network = build(Config(depth=10, width=8, stem="32")).to(memory_format=torch.channels_last)
+for count in (29, 13, 1) * 10:
+    network.train(count > 1)
+    network(torch.rand(count, 3, 16, 16)).square().mean().backward()
+"""
+    environment = os.environ | {"MALLOC_CHECK_": "3"}
+    subprocess.run([sys.executable, "-c", steps], env=environment, check=True, timeout=300)

@@ -207,7 +207,22 @@ def _stem(name: str, channels: int, width: int) -> nn.Sequential:
 def _shortcut(inside: int, outside: int, stride: int) -> nn.Module:
     if stride == 1 and inside == outside:
         return nn.Identity()
-    return nn.Sequential(_conv(inside, outside, 1, stride), BatchNorm2d(outside))
+    conv = _conv(inside, outside, 1, stride) if stride == 1 or inside >= 16 else _Picked(inside, outside)
+    return nn.Sequential(conv, BatchNorm2d(outside))
+
+
+class _Picked(nn.Conv2d):
+    """A 1x1 convolution of stride 2 on the pixels that it reads.
+
+    The stride stays outside of the convolution: that of oneDNN (as torch 2.13 brings it) writes beyond its
+    memory in the gradient for the weights, where fewer than 16 channels come in.
+    """
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__(inside, outside, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, :, ::2, ::2])
 
 
 def _conv(inside: int, outside: int, kernel: int, stride: int = 1) -> nn.Conv2d:
