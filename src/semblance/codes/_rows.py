@@ -16,7 +16,7 @@ from semblance.errors import InputError
 
 __all__ = ["BLOCK_BYTES", "Labels", "Moments", "as_labels", "as_rows", "blocks", "moments", "sample"]
 
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 4 * 2**20
 """Memory for one block of rows in float64."""
 
 Floats = NDArray[np.float32]

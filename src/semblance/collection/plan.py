@@ -25,6 +25,7 @@ from semblance.collection.columns import trial_columns
 from semblance.collection.learn import prepare, spread_rows, views_preset
 from semblance.collection.memory import forget_peak, peak_memory
 from semblance.collection.model import plain, view_size
+from semblance.collection.price import GALLERY
 from semblance.collection.settings import Options, Settings, resolve, with_manifest
 from semblance.contracts import Progress
 from semblance.errors import CollectionError, ConfigError, InputError
@@ -45,6 +46,10 @@ TRAIN_SECONDS = 2.5
 ROW = 1_200
 """Bytes of memory per image for its name, time, hash and table row while a store is built."""
 MARGIN = 64 << 20
+CODE = 16
+"""Bytes of a code: 64 or 128 bits, as the price table mostly chooses."""
+LATER = 80 << 20
+"""Bytes of memory for what no trial does: checks between epochs, codes, map and libraries of the report."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,7 @@ def make_bill(
         "decode": n / rate,
         "train": learning + measured.warm,
         "embed": good / measured.embed_rate,
+        "encode": ENCODE_SECONDS[0] + ENCODE_SECONDS[1] * min(good, GALLERY),
         "report": REPORT_SECONDS[0] + REPORT_SECONDS[1] * min(good, REPORT_IMAGES),
     }
     store = good * settings.size**2 * settings.pixels.bytes_per_pixel
@@ -170,12 +176,13 @@ def make_bill(
         steps=steps * training.epochs,
         parameters=measured.parameters,
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
-        memory=peak_memory() + max(0, store - sampled) + rows,
+        memory=peak_memory() + max(0, store - sampled) + rows + LATER,
         disk=_disk(settings, good, measured.parameters),
     )
 
 
-REPORT_SECONDS = (5.0, 0.0005)
+ENCODE_SECONDS = (0.5, 0.00006)
+REPORT_SECONDS = (2.0, 0.0005)
 REPORT_IMAGES = 3_000
 
 
@@ -323,10 +330,10 @@ def _time_writing(folder: Path, count: int) -> float:
 
 
 def _disk(settings: Settings, images: int, parameters: int) -> int:
-    """Bytes that a collection takes: pixels, embeddings, table, weights twice, report."""
+    """Bytes that a collection takes: pixels, embeddings, codes, table, weights twice, report."""
     dim = int(settings.objective_config.dim)
     return (
-        images * (settings.size**2 * settings.pixels.bytes_per_pixel + 4 * dim + 150)
+        images * (settings.size**2 * settings.pixels.bytes_per_pixel + 4 * dim + CODE + 150)
         + 8 * parameters
         + (1 << 20)
     )

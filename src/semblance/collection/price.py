@@ -33,6 +33,8 @@ GALLERY = 100_000
 FITTED = 50_000
 TIMED = 20
 BLOCK = 64
+MEMORY = 16 << 20
+"""Bytes for intermediate results of the search in floats."""
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
@@ -136,8 +138,9 @@ def _ask(embeddings: Floats, k: int, seed: int) -> _Asked:
     kept = np.sort(generator.choice(n, GALLERY, replace=False)) if n > GALLERY else np.arange(n)
     gallery = np.ascontiguousarray(embeddings[kept], dtype=np.float32)
     queries = np.sort(generator.choice(len(gallery), min(QUERIES, len(gallery)), replace=False))
-    truth = exact.nearest(gallery[queries], gallery, k, exclude=queries.astype(np.int64)).ids
-    return _Asked(gallery, queries, truth, k)
+    without = queries.astype(np.int64)
+    truth = exact.nearest(gallery[queries], gallery, k, exclude=without, block_bytes=MEMORY)
+    return _Asked(gallery, queries, truth.ids, k)
 
 
 def _row(asked: _Asked, name: str, bits: int, seed: int) -> dict[str, Any]:
