@@ -24,7 +24,7 @@ def test_counts_and_choices(digits: Path, tmp_path: Path, monkeypatch: pytest.Mo
     bill = plan.plan(digits, **SHORT)
     assert (bill.images, bill.unreadable, bill.checked) == (COUNT + 1, 1, "every file was decoded")
     assert (bill.encoder, bill.size, bill.batch, bill.epochs, bill.steps) == ("resnet", 32, 16, 2, 6)
-    assert bill.seconds.keys() == {"decode", "train", "embed", "report"}
+    assert bill.seconds.keys() == {"decode", "train", "embed", "encode", "report"}
     assert bill.total_seconds == pytest.approx(sum(bill.seconds.values()))
     assert json.loads(json.dumps(bill.record()))["encoder_options"]["width"] == 4
     assert list(tmp_path.iterdir()) == []
