@@ -18,10 +18,12 @@ import numpy as np
 
 from semblance.images.decode import decode
 
-__all__ = ["SETS", "ImageSet", "labelled", "open_set"]
+__all__ = ["SEEN", "SETS", "ImageSet", "bank_labels", "labelled", "open_set"]
 
 SETS = {"cifar10": 32, "omniglot": 32, "cub100": 32, "galaxyzoo1-small": 32}
 EPOCHS = {"cifar10": 2, "omniglot": 3, "cub100": 4, "galaxyzoo1-small": 2}
+SEEN = ("cifar10", "galaxyzoo1-small", "clothing-small")
+"""Sets whose training images are of the classes that score; clothing-small is in `benchmarks/sweep.py` only."""
 Array = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, str]
 
@@ -72,6 +74,9 @@ def parts(name: str, rows: list[Row]) -> dict[str, list[Row]]:
             "score": test[:5000],
             "validation": train[10_000:13_000],
         }
+    if name == "clothing-small":
+        named = {"train": "train", "tuning": "train", "score": "test", "validation": "validation"}
+        return {part: [r for r in rows if r["split"] == split] for part, split in named.items()}
     if name == "galaxyzoo1-small":
         return {
             "train": rows[2400:],
@@ -100,15 +105,15 @@ def parts(name: str, rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def open_set(root: Path, name: str) -> ImageSet:
-    """One of `SETS`, from the unpacked folder `root/name`."""
-    size, cache = SETS[name], root / "learn-cache"
+    """One of the sets, from the unpacked folder `root/name`."""
+    size, cache = SETS.get(name, 32), root / "learn-cache"
     split = parts(name, rows_of(root, name))
     text = "\n".join(f"{part} {r['path']}" for part in sorted(split) for r in split[part])
     made = {part: pixels_of(root, name, rows, size, cache) for part, rows in split.items()}
     return ImageSet(
         name=name,
         size=size,
-        epochs=EPOCHS[name],
+        epochs=EPOCHS.get(name, 2),
         train=made["train"],
         tuning=made["tuning"],
         score=made["score"],
@@ -117,6 +122,13 @@ def open_set(root: Path, name: str) -> ImageSet:
         validation_labels=_numbers(split["validation"]),
         split=hashlib.blake2b(text.encode(), digest_size=8).hexdigest(),
     )
+
+
+def bank_labels(root: Path, name: str) -> tuple[Array, Array]:
+    """Labels of `train` and of `score` by one numbering: a classifier by neighbours needs both."""
+    split = parts(name, rows_of(root, name))
+    numbers = _numbers([*split["train"], *split["score"]])
+    return numbers[: len(split["train"])], numbers[len(split["train"]) :]
 
 
 def labelled(root: Path, target: str) -> tuple[Array, Array]:

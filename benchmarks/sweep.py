@@ -1,0 +1,198 @@
+"""Which objective learns most in the same minutes? One encoder, five sets, every rival at its best knobs.
+
+    python benchmarks/sweep.py pace                  # images a second of every arm, alone on the machine
+    python benchmarks/sweep.py tune [--arms ...]     # knobs, on validation classes or images only
+    python benchmarks/sweep.py run --seeds 3         # the sweep itself
+    python benchmarks/sweep_table.py                 # writes docs/results/sweep.md
+
+All add to docs/results/sweep.jsonl and go on where they stopped; `--part 0/2` beside `--part 1/2` shares the
+work. A training takes `--minutes` of one core: the pace of an arm, measured while nothing else ran, decides
+how many epochs these are, so that a busy machine changes no result. The last epoch is scored. Labels reach no
+training; `tune` scores validation classes (omniglot, cub100) or images, `run` images that no choice was made
+on: R@1 where classes are unseen, the vote of 20 neighbours among the training images where they are seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+
+from learn import machine
+from learn_sets import SEEN, ImageSet, bank_labels, open_set
+from semblance import plugins
+from semblance.evaluation.baselines import pca_pixels, raw_pixels
+from semblance.evaluation.metrics import score, unit, weighted_knn
+from semblance.images.views import PRESETS
+from semblance.training.config import TrainConfig
+from semblance.training.embed import embed
+from semblance.training.loop import train
+from sweep_arms import ARMS, CHOSEN, Arm
+
+__all__ = ["BASELINES", "MAIN", "VIEWS", "records"]
+
+VIEWS = {
+    "omniglot": "document",
+    "cub100": "photo",
+    "galaxyzoo1-small": "sky",
+    "clothing-small": "photo",
+    "cifar10": "photo",
+}
+ENCODER = {"depth": 10, "width": 32, "stem": "64", "size": 32}
+BASELINES = ("raw pixels", "PCA of pixels", "untrained encoder")
+MAIN = {name: "knn@20_balanced" if name in SEEN else "recall@1_balanced" for name in VIEWS}
+PACE_IMAGES = 2_560
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def encoder() -> torch.nn.Module:
+    """The one encoder of every arm."""
+    return plugins.get("encoders", "resnet").build(plugins.configure("encoders", "resnet", ENCODER))
+
+
+def learned(arm: Arm, pixels: Array, views: str, epochs: int, seed: int) -> tuple[Any, Any, float]:
+    """(the objective after training, the last epoch's record, seconds)."""
+    torch.manual_seed(seed)
+    learner = plugins.get("objectives", arm.objective).Objective(
+        plugins.configure("objectives", arm.objective, arm.options), encoder()
+    )
+    config = TrainConfig(
+        epochs=epochs, batch=arm.batch, lr=arm.lr, seed=seed, patience=0, views=PRESETS[views]
+    )
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(pixels, learner, config, Path(folder), 32)
+    return learner, result.history[-1], time.monotonic() - begin
+
+
+def pace(root: Path, out: Path, names: list[str]) -> None:
+    """Images a second of every arm that has none yet, on one thread, after a first turn to warm up."""
+    pixels = open_set(root, "cifar10").train[:PACE_IMAGES]
+    there = {r["arm"] for r in records(out) if r["kind"] == "pace"}
+    for name in names:
+        if name in there:
+            continue
+        seconds = min(learned(ARMS[name], pixels, "photo", 1, 0)[2] for _ in range(3))
+        write(out, {"kind": "pace", "arm": name, "images/s": round(PACE_IMAGES / seconds, 1)})
+
+
+def one(root: Path, out: Path, kind: str, name: str, data: ImageSet, seed: int, minutes: float) -> None:
+    """One training, scored."""
+    arm, pixels = ARMS[name], data.train if kind == "run" else data.tuning
+    paces = {r["arm"]: r["images/s"] for r in records(out) if r["kind"] == "pace"}
+    epochs = max(1, round(60 * minutes * paces[name] / len(pixels)))
+    learner, last, seconds = learned(arm, pixels, VIEWS[data.name], epochs, seed)
+    base = {"kind": kind, "arm": name, "set": data.name, "seed": seed, "minutes": minutes, "epochs": epochs}
+    base |= {"split": data.split, "objective": arm.objective, "options": arm.options, "batch": arm.batch}
+    base |= {"lr": arm.lr, "seconds": round(seconds, 1), "health": last["health"]}
+
+    def rows(images: Array) -> Array:
+        return embed(learner.encoder, learner.head, images, 32)
+
+    write(out, base | scored(root, data, kind, rows))
+
+
+def scored(root: Path, data: ImageSet, kind: str, rows: Any) -> dict[str, Any]:
+    """Scores of the embedding `rows`, and the main one of every class for the bootstrap."""
+    asked, labels = (
+        (data.score, data.labels) if kind != "tune" else (data.validation, data.validation_labels)
+    )
+    x = unit(rows(asked))
+    found = score(x, labels, balanced=True, clusters=kind != "tune", knn=(20,))
+    summary, main = dict(found.summary), MAIN[data.name]
+    each, classes = found.per_query["knn@20" if "knn" in main else "recall@1"], found.classes
+    if kind != "tune" and data.name in SEEN:
+        bank, theirs = bank_labels(root, data.name)
+        votes = weighted_knn(unit(rows(data.train)), bank, x, theirs, balanced=True)
+        summary |= votes.summary
+        each, classes = votes.per_query["knn@20"], votes.classes
+    by_class = [round(float(each[classes == c].mean()), 4) for c in np.unique(classes)]
+    return {"main": round(summary[main], 5), "scores": _short(summary), "by_class": by_class}
+
+
+def _short(summary: dict[str, float]) -> dict[str, float]:
+    return {key: round(float(value), 5) for key, value in summary.items()}
+
+
+def baselines(root: Path, out: Path, data: ImageSet) -> None:
+    """The rows that need no training."""
+    there = {(r["arm"], r["set"]) for r in records(out) if r["kind"] == "baseline"}
+    torch.manual_seed(0)
+    net = encoder()
+    ways = {
+        "raw pixels": raw_pixels,
+        "PCA of pixels": lambda images: _pca(data, images),
+        "untrained encoder": lambda images: embed(net, None, images, 32),
+    }
+    for name, rows in ways.items():
+        if (name, data.name) not in there:
+            base = {"kind": "baseline", "arm": name, "set": data.name, "split": data.split}
+            write(out, base | scored(root, data, "baseline", rows))
+
+
+def _pca(data: ImageSet, images: Array) -> Array:
+    both = pca_pixels(np.concatenate([data.train, data.score]), 128)
+    return both[: len(data.train)] if images is data.train else both[len(data.train) :]
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The lines of the result file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Append one line and show it."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record | {"machine": machine()}) + "\n")
+    keys = ("kind", "arm", "set", "seed", "epochs", "seconds", "images/s", "main")
+    print(*(record[key] for key in keys if key in record), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("verb", choices=["pace", "tune", "run"])
+    parser.add_argument("--data", type=Path, default=Path(".data"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/sweep.jsonl"))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS))
+    parser.add_argument("--sets", nargs="+", choices=list(VIEWS))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--minutes", type=float, help="of one core, a training: 1 to tune, 3 to run")
+    parser.add_argument("--part", default="0/1")
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    arms = wanted.arms or (list(ARMS) if wanted.verb != "run" else list(CHOSEN.values()))
+    if wanted.verb == "pace":
+        return pace(wanted.data, wanted.out, arms)
+    sets = wanted.sets or (list(VIEWS) if wanted.verb == "run" else ["omniglot", "cub100", "cifar10"])
+    minutes = wanted.minutes or (3.0 if wanted.verb == "run" else 1.0)
+    part, parts = map(int, wanted.part.split("/"))
+    if wanted.verb == "run" and part == 0:
+        for name in sets:
+            baselines(wanted.data, wanted.out, open_set(wanted.data, name))
+    jobs = [(s, name, arm) for s in range(wanted.seeds) for arm in arms for name in sets]
+    for index, (seed, name, arm) in enumerate(jobs):
+        there = {
+            (r["seed"], r["set"], r["arm"], r["minutes"])
+            for r in records(wanted.out)
+            if r["kind"] == wanted.verb
+        }
+        if index % parts == part and (seed, name, arm, minutes) not in there:
+            one(wanted.data, wanted.out, wanted.verb, arm, open_set(wanted.data, name), seed, minutes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The arms of `benchmarks/sweep.py`: every objective with the knobs that were tried, and those chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ARMS", "CHOSEN", "Arm"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An objective, its options, batch and learning rate."""
+
+    objective: str
+    options: dict[str, Any] = field(default_factory=dict)
+    batch: int = 128
+    lr: float = 2e-3
+
+
+PLUS = {"variant": "plus"}
+ARMS: dict[str, Arm] = {
+    "simclr": Arm("simclr"),
+    "simclr, batch 64": Arm("simclr", {}, 64),
+    "simclr, batch 256": Arm("simclr", {}, 256),
+    "simclr, tau 0.2": Arm("simclr", {"tau": 0.2}),
+    "simclr, projector": Arm("simclr", {"hidden": 512, "tau": 0.2}),
+    "simclr, decoupled": Arm("simclr", {"decoupled": True}),
+    "sigreg": Arm("sigreg"),
+    "sigreg, projector": Arm("sigreg", {"hidden": 512}),
+    "sigreg, 2 local": Arm("sigreg", {"local": 2}),
+    "sigreg, weight 0.2": Arm("sigreg", {"weight": 0.2}),
+    "vicreg": Arm("vicreg"),
+    "vicreg, projector": Arm("vicreg", {"hidden": 512}),
+    "swav": Arm("swav"),
+    "swav, 256 prototypes": Arm("swav", {"prototypes": 256}),
+    "plus": Arm("cbswr", PLUS),
+    "plus, batch 64": Arm("cbswr", PLUS, 64),
+    "plus, no clusters": Arm("cbswr", {**PLUS, "central": 0.0, "rim": 0.0, "spare": "never"}),
+    "fixed": Arm("cbswr", {}),
+    "sme": Arm("sme"),
+    "stml": Arm("stml", {"momentum": 0.9}),
+    "simclr+sigreg": Arm("simclr+sigreg"),
+}
+CHOSEN: dict[str, str] = {}
+"""Objective -> its arm in the sweep, by `tune`."""
