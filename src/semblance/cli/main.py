@@ -23,6 +23,7 @@ __all__ = ["VERBS", "main", "semblance"]
 VERBS = (
     "run",
     "learn",
+    "bench",
     "embed",
     "search",
     "encode",

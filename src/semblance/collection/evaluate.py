@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from semblance import plugins
 from semblance.collection.checks import kept_columns
 from semblance.collection.labelled import labels_in_order
-from semblance.collection.model import RANDOM, build_encoder, plain, view_size
+from semblance.collection.model import RANDOM, Model, build_encoder, plain, view_size
 from semblance.contracts import Progress
 from semblance.evaluation import protocol
 from semblance.evaluation.columns import as_rows
@@ -26,7 +26,7 @@ from semblance.training.embed import embed
 if TYPE_CHECKING:
     from semblance.collection.store import Collection
 
-__all__ = ["evaluate", "read_labels", "rows_of"]
+__all__ = ["evaluate", "model_rows", "read_labels", "rows_of"]
 
 
 def evaluate(
@@ -70,13 +70,34 @@ def read_labels(
 def rows_of(
     collection: Collection, *, device: str = "auto", progress: Progress | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """Name -> embeddings `(n, d)`: "raw pixels", "untrained encoder", "frozen start", "learned".
+    """Name -> embeddings `(n, d)`: those of `model_rows`, of this collection's images.
 
-    Where a training used columns, those kept are scored too, "columns alone" and beside the embedding. The
-    untrained encoder has the random weights that the training's seed gives; where the training began
-    from those, the frozen start is the same array.
+    Where a training used columns, those kept are scored too, "columns alone" and beside the embedding.
     """
-    model, pixels = collection.model, collection.pixels
+    learned = np.asarray(collection.embeddings)
+    rows = model_rows(collection.model, collection.pixels, learned, device=device, progress=progress)
+    kept = kept_columns(collection.info.get("columns"), collection.columns)
+    if kept:
+        rows["columns alone"] = as_rows(kept)
+        rows["learned + columns"] = np.concatenate([learned, rows["columns alone"]], axis=1) / np.float32(
+            2**0.5
+        )
+    return rows
+
+
+def model_rows(
+    model: Model,
+    pixels: NDArray[Any],
+    learned: NDArray[np.float32] | None = None,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Name -> embeddings `(n, d)` of `pixels`: "raw pixels", "untrained encoder", "frozen start", "learned".
+
+    The untrained encoder has the random weights that the training's seed gives; where the training began
+    from those, the frozen start is the same array. `learned`: the embeddings, where they are known.
+    """
     described = model.facts["encoder"]
     config = plugins.configure("encoders", described["name"], described["config"])
     encoder: Any = build_encoder(described["name"], config, model.facts["training"]["config"]["seed"])
@@ -93,17 +114,11 @@ def rows_of(
     if model.facts["training"]["start"] != RANDOM:
         encoder.load_state_dict(model.start_weights())
         frozen = features("frozen start")
-    learned = np.asarray(collection.embeddings)
-    rows = {
+    return {
         "raw pixels": protocol.raw_pixels(pixels),
         "untrained encoder": untrained,
         "frozen start": frozen,
-        "learned": learned,
+        "learned": model.embed_pixels(pixels, device=device, progress=progress)
+        if learned is None
+        else learned,
     }
-    kept = kept_columns(collection.info.get("columns"), collection.columns)
-    if kept:
-        rows["columns alone"] = as_rows(kept)
-        rows["learned + columns"] = np.concatenate([learned, rows["columns alone"]], axis=1) / np.float32(
-            2**0.5
-        )
-    return rows

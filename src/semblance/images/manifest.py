@@ -45,7 +45,7 @@ def read_manifest(path: Path) -> pa.Table:
 
 
 def filter_rows(table: pa.Table, where: Mapping[str, Any]) -> pa.Table:
-    """The rows in which every column named in `where` has that value, compared as text.
+    """The rows in which every column named in `where` has that value, or one of a list, compared as text.
 
     Raises `ConfigError` for a column that is not there, `InputError` where no row is left.
     """
@@ -54,12 +54,14 @@ def filter_rows(table: pa.Table, where: Mapping[str, Any]) -> pa.Table:
             raise ConfigError(
                 f'the manifest has no column "{column}"', f"known: {', '.join(table.column_names)}"
             )
-        wanted = str(value).lower() if isinstance(value, bool) else str(value)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        wanted = [str(one).lower() if isinstance(one, bool) else str(one) for one in values]
         texts = pc.cast(table[column], pa.string())
-        kept = table.filter(pc.fill_null(pc.equal(texts, wanted), False))
+        kept = table.filter(pc.is_in(texts, pa.array(wanted, pa.string())))
         if kept.num_rows == 0:
             some = sorted({text for text in pc.unique(texts).to_pylist() if text is not None})[:8]
-            raise InputError(f'no row of the manifest has {column} = "{wanted}"', f"found: {', '.join(some)}")
+            asked = " or ".join(f'"{one}"' for one in wanted)
+            raise InputError(f"no row of the manifest has {column} = {asked}", f"found: {', '.join(some)}")
         table = kept
     return table
 
