@@ -3,8 +3,8 @@
     python benchmarks/lightly_tried.py --rounds 3 --width 32      # adds to docs/results/lightly.jsonl
 
 A step here is the encoder's forward and backward over two views of a batch, and its optimiser: most of a
-whole one. "as it is": bf16 where the processor has it, channels-last, memory kept, threads that wait awake for a
-moment, the fused SGD. Rates are of source images; ratios are taken within a round.
+whole one. "as it is": bf16 where the processor has it, channels-last, memory kept, threads that wait awake
+for a moment, the fused SGD. Rates are of source images; ratios are taken within a round.
 """
 
 from __future__ import annotations
