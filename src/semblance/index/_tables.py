@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import heapq
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -206,11 +207,11 @@ def share_bits(words: Words, bits: int, m: int) -> tuple[NDArray[np.int32], NDAr
     sizes = [bits // m + (j < bits % m) for j in range(m)]
     parts: list[list[int]] = [[] for _ in range(m)]
     buckets = [np.zeros(len(sample), dtype=np.int64) for _ in range(m)]
-    pairs = [float(len(sample)) ** 2] * m  # of the sample's codes that share a bucket
+    pairs = float(len(sample)) ** 2  # of the sample's codes that share a bucket
+    open_ = [(-pairs, 0, j) for j in range(m)]  # a heap: the least entropy, then the fewest bits first
     left = list(range(bits))
     while left:
-        open_ = [j for j in range(m) if len(parts[j]) < sizes[j]]
-        j = max(open_, key=lambda j: (pairs[j], -len(parts[j])))
+        _, size, j = open_[0]
         order = np.argsort(buckets[j], kind="stable")
         counts = np.bincount(buckets[j])
         begins = np.cumsum(counts) - counts
@@ -219,8 +220,12 @@ def share_bits(words: Words, bits: int, m: int) -> tuple[NDArray[np.int32], NDAr
         best = int(np.argmin(meeting))
         bit = left.pop(best)
         parts[j].append(bit)
-        pairs[j] = float(meeting[best])
-        _, buckets[j] = np.unique(2 * buckets[j] + sample[:, bit], return_inverse=True)
+        halves = 2 * buckets[j] + sample[:, bit]
+        buckets[j] = (np.cumsum(np.bincount(halves) > 0) - 1)[halves]
+        if size + 1 < sizes[j]:
+            heapq.heapreplace(open_, (-float(meeting[best]), size + 1, j))
+        else:
+            heapq.heappop(open_)
     low = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
     return np.concatenate([sorted(part) for part in parts]).astype(np.int32), low
 
