@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["PAIR", "Batch", "Column", "Encoder", "Loss", "Matches", "Objective", "Progress", "View"]
 
 Progress = Callable[[str, int, int], None]
-"""`progress(stage, done, total)`: called often, must return quickly. `total` may grow."""
+"""`progress(stage, done, total)`: called often, must return quickly. `total` may grow. One that has a method
+`note(stage, text)` is told in a few words, once a second, how a training goes."""
 
 
 @dataclass(frozen=True)

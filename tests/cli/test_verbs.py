@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from semblance.cli import watch
+from semblance.cli import screen, watch
 from semblance.cli.main import semblance
 
 TINY = ["--epochs", "2", "--batch", "32", "--size", "16", "--encoder", "resnet", "--encoder.width", "8"]
@@ -298,8 +298,11 @@ def test_an_epoch_in_a_line() -> None:
             "positive_cosine": 0.875,
         },
     }
-    expected = "epoch 12: loss 2.000 (metric 1.500, rim 0.500), rank 17.2, clusters 50 %, positives 0.88"
+    terms = "loss 2.000 (metric 1.500, rim 0.500)"
+    expected = f"epoch 12: {terms}, rank 17.2, clusters 50 %, positives 0.88, others 0.10"
     assert watch.health_line(record) == expected
+    record["health"]["flat"] = True
+    assert watch.health_line(record) == f"{expected}, no spread left: all images look nearly alike"
     assert watch.health_line({"epoch": 1, "loss": 1.0}) == "epoch 1: loss 1.000"
 
 
@@ -315,3 +318,44 @@ def test_epochs_are_shown_once_and_when_they_come(tmp_path: Path, capsys: pytest
         watched.progress("learn", 2, 9)
         path.write_text("".join(line.replace(": 1,", f": {n},") for n in (1, 2, 3)), encoding="utf-8")
     assert capsys.readouterr().err.splitlines() == ["epoch 2: loss 1.000", "epoch 3: loss 1.000"]
+
+
+def test_time_left_stands_at_every_epoch_and_the_end_after_the_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three epochs of 100 images, 10 s each; the first was learned by a run that was stopped."""
+    now = [0.0]
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
+    path = tmp_path / "metrics.jsonl"
+    line = json.dumps({"epoch": 1, "loss": 1.0}) + "\n"
+    path.write_text(line, encoding="utf-8")
+    with watch.Watch(path) as watched:
+        for done in range(110, 301, 10):
+            watched("learn", done, 300)
+            watched.note("learn", f"epoch {(done - 1) // 100 + 1} of 3, loss 2.500")
+            now[0] += 1.0
+            if done % 100 == 0:
+                path.write_text(
+                    path.read_text(encoding="utf-8") + line.replace(": 1,", f": {done // 100},"),
+                    encoding="utf-8",
+                )
+        watched.progress("embed", 300, 300)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 2: loss 1.000, 9.0 s left",
+        "epoch 3: loss 1.000",
+        "learn: 300 in 20 s, 10/s",
+        "embed: 300 in 0.0 s",
+    ]
+
+
+def test_a_stage_that_takes_long_says_how_it_goes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 40.0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    with screen.Screen() as watched:
+        watched("learn", 100, 300)
+        watched.note("learn", "epoch 1 of 3, loss 2.500")
+        watched("learn", 200, 300)
+    expected = "learn: 200 of 300 in 40 s, 2/s, 40 s left (epoch 1 of 3, loss 2.500)\n"
+    assert capsys.readouterr().err == expected

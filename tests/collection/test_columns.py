@@ -131,6 +131,46 @@ def test_bad_positives_say_why(what: str, words: str, manifest: Path, tmp_path: 
         learn(manifest, tmp_path / "c.smb", positives=what, **TINY)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"keep": "nope"}, 'keep names "nope", which is no column'),
+        ({"keep": "gone"}, 'keep names "gone", which is empty: nothing to predict'),
+        ({"drop": "same"}, 'drop names "same", which holds the same for every image'),
+        ({"keep": "z", "drop": "z"}, "both kept and dropped"),
+        ({"ignore": "*"}, "every column is ignored or only shown"),
+    ],
+)
+@pytest.mark.parametrize("name", ["measure", "sme+measure"])
+def test_bad_roles_are_told_before_anything_is_decoded(
+    name: str, options: dict[str, str], words: str, manifest: Path, tmp_path: Path
+) -> None:
+    with manifest.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with manifest.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "gone", "same"])
+        writer.writeheader()
+        writer.writerows({**row, "gone": "", "same": 3} for row in rows)
+    stages: list[str] = []
+    before = "measure." if "+" in name else ""
+    asked = {f"{before}{role}": names for role, names in options.items()}
+    with pytest.raises(ConfigError, match=words):
+        learn(
+            manifest, tmp_path / "c.smb", objective=name, objective_options=asked, **TINY,
+            progress=lambda stage, done, total: stages.append(stage),
+        )  # fmt: skip
+    assert not stages
+
+
+def test_columns_with_holes_are_learned_from_what_is_there(manifest: Path, tmp_path: Path) -> None:
+    """`z` is missing in every fifth row, `file` columns have names that are measured on files."""
+    options = {"keep": "z", "ignore": "aspect,bytes"}
+    made = learn(manifest, tmp_path / "c.smb", objective="measure", objective_options=options, **TINY)
+    assert np.isnan(made.columns["z"].values).any()
+    assert np.isfinite(made.embeddings).all()
+    assert math.isfinite(made.metrics()[-1]["loss"])
+
+
 def test_warnings_are_said() -> None:
     n = 200
     batch = np.arange(n) // 50 * 1.0
@@ -140,6 +180,11 @@ def test_warnings_are_said() -> None:
     lines = said_of(check_columns(Config(drop="batch"), given, rows, paths))
     assert any("still explained" in line for line in lines)
     assert any("alone explains 1" in line or "alone explains 9" in line for line in lines)
+    twins = given | {"copy": given["batch"], "again": given["batch"]}
+    several = said_of(check_columns(Config(), twins, rows, paths))
+    assert [line for line in several if "alone explains" in line] == [
+        'warning: "batch" alone explains 100% of the embedding (2 more explain above half of it)'
+    ]
     lines = said_of(check_columns(Config(), given, rows, paths))
     assert any("given away by the folder" in line and "--objective.drop" in line for line in lines)
     assert said_of(check_columns(object(), given, rows, paths)) == []

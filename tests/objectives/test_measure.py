@@ -123,7 +123,7 @@ def test_targets() -> None:
     [
         ({"keep": "nope"}, 'keep names "nope"'),
         ({"drop": "z*"}, r'drop names "z\*"'),
-        ({"keep": "mean_0", "ignore": "mean_*"}, "to be keep and ignore"),
+        ({"keep": "mean_0", "ignore": "mean_*"}, "to be both kept and ignored"),
         ({"circular": "mean_0"}, "name:period"),
         ({"circular": "mean_0:x"}, "name:period"),
         ({"circular": "nope:3"}, "no column"),
@@ -289,6 +289,11 @@ def test_dropping_takes_a_batch_out_of_the_head() -> None:
     apart = [max(float((y[batch == k].mean(0) - y.mean(0)).abs().max()) for k in range(3)) for y in told]
     assert apart[0] > 0.1
     assert apart[1] < 1e-4 * apart[0] + 1e-5
+    alone = built({"z": columns["z"]}, keep="z")
+    weight = alone.head.linear.weight.clone()
+    alone.finish(lambda: features, alone.head)  # nothing to drop: centred, and no more
+    assert torch.equal(alone.head.linear.weight, weight)
+    assert alone.head.linear(features).detach().mean(0).abs().max() < 1e-5
     plain = nn.Linear(12, 4)  # no head that is known: left alone
     before = plain.weight.clone()
     built({"z": columns["z"]}, keep="z").finish(lambda: features, plain)

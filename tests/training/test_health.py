@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from semblance.errors import TrainingCollapsed
 from semblance.training import health
+from semblance.training.config import TrainConfig
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -52,26 +54,50 @@ def test_mean_cosine_against_two_loops() -> None:
     assert health.measure(rows) == {
         "effective_rank": health.effective_rank(rows),
         "mean_cosine": health.mean_cosine(rows),
+        "flat": False,
     }
 
 
-def epoch(cosine: float, rank: float) -> dict[str, Any]:
-    return {"epoch": 3, "health": {"mean_cosine": cosine, "effective_rank": rank}}
+def test_flat_is_a_cone_or_a_line() -> None:
+    """A line of few images is none: two of them lie on one whatever they show."""
+    line = unit(np.outer(np.linspace(-1, 1, 9), np.arange(1.0, 6)) + 1e-3)
+    cone = unit(np.random.default_rng(0).normal(size=(9, 5)) * 0.05 + 1)
+    assert [health.measure(rows)["flat"] for rows in (line, cone, cone[:2])] == [True] * 3
+    assert [health.measure(rows)["flat"] for rows in (line[::8], line[::4], unit(np.eye(9)))] == [False] * 3
 
 
-FLAT, THIN, FINE = epoch(0.99, 20.0), epoch(0.2, 1.2), epoch(0.5, 9.0)
+def epoch(flat: bool, loss: float = 1.0) -> dict[str, Any]:
+    return {
+        "epoch": 3,
+        "loss": loss,
+        "health": {"mean_cosine": 0.99, "effective_rank": 1.2, "flat": flat},
+    }
 
 
-@pytest.mark.parametrize("history", [[FINE, FLAT, FLAT], [THIN, THIN], [FLAT, THIN]])
+FLAT, FINE = epoch(True), epoch(False)
+
+
+@pytest.mark.parametrize("history", [[FINE, FLAT, FLAT], [FLAT, FLAT]])
 def test_collapsed(history: list[dict[str, Any]]) -> None:
     with pytest.raises(TrainingCollapsed, match="after epoch 3") as caught:
-        health.check(history, 2, "cbswr")
+        health.check(history, TrainConfig(), "cbswr")
     assert caught.value.exit_code == 4
-    assert "--training.lr" in caught.value.hint
-    assert "cbswr" in caught.value.hint
 
 
-@pytest.mark.parametrize("history", [[], [FLAT], [FLAT, FINE], [FLAT, FLAT, FINE], [FINE, THIN]])
+@pytest.mark.parametrize("history", [[], [FLAT], [FLAT, FINE], [FLAT, FLAT, FINE], [FINE, FLAT]])
 def test_not_yet(history: list[dict[str, Any]]) -> None:
-    health.check(history, 2, "cbswr")
-    health.check([FLAT, FLAT], 0, "cbswr")
+    health.check(history, TrainConfig(), "cbswr")
+    health.check([FLAT, FLAT], TrainConfig(patience=0), "cbswr")
+
+
+@pytest.mark.parametrize(
+    ("config", "losses", "says"),
+    [
+        ({"lr": 0.5}, (2.0, 1.0), "lower --training.lr: it is 0.5, 0.002 is usual"),
+        ({"lr": 0.05, "optimiser": "sgd"}, (1.0, 20.0), "the loss rose from 1 to 20 under 0.05"),
+        ({}, (2.0, 1.0), r"holds images apart in cbswr.*--objective\.KEY.*than 0\.002"),
+    ],
+)
+def test_the_knob_to_turn(config: dict[str, Any], losses: tuple[float, float], says: str) -> None:
+    history = [epoch(True, loss) for loss in losses]
+    assert re.search(says, health.knob(history, TrainConfig(**config), "cbswr"))

@@ -36,5 +36,5 @@ def command(
     from semblance.collection.disk import building_folder
 
     with watch.Watch(building_folder(target_of(source, out)) / "metrics.jsonl") as watched:
-        done = learn(source, out, progress=watched.progress, **asked)
+        done = learn(source, out, progress=watched, **asked)
     watch.finish(done, watched.say, as_json)

@@ -46,7 +46,7 @@ def command(
         done = run(
             source,
             out,
-            progress=watched.progress,
+            progress=watched,
             on_plan=lambda plan: watched.say("\n".join(watch.bill_lines(plan))),
             report=write_report,
             **asked,

@@ -63,7 +63,8 @@ class Screen:
     def __init__(self) -> None:
         self.bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._starts: dict[str, float] = {}
+        self._starts: dict[str, tuple[float, int]] = {}
+        self._notes: dict[str, str] = {}
         self._said: dict[str, float] = {}
         self._lock = threading.Lock()
         self._interrupted = False
@@ -91,13 +92,26 @@ class Screen:
             raise KeyboardInterrupt
         with self._lock:
             now = time.monotonic()
-            first = self._starts.setdefault(stage, now)
+            self._starts.setdefault(stage, (now, done))
             if self.bars is None:
-                self._line(stage, done, total, now - first, now)
+                self._line(stage, done, total, now)
                 return
             if stage not in self._tasks:
-                self._tasks[stage] = self.bars.add_task(stage, total=total)
-            self.bars.update(self._tasks[stage], completed=done, total=total)
+                self._tasks[stage] = self.bars.add_task(stage, total=total, note="")
+            note = "" if done >= total else self._notes.get(stage, "")
+            self.bars.update(self._tasks[stage], completed=done, total=total, note=note)
+
+    __call__ = progress
+
+    def note(self, stage: str, text: str) -> None:
+        """Show `text` beside the stage while it goes on."""
+        self._notes[stage] = text
+
+    def left(self, stage: str, done: int, total: int) -> float | None:
+        """Seconds that the rest of a stage takes at its pace so far; None before there is one."""
+        started, first = self._starts.get(stage, (0.0, done))
+        seconds = time.monotonic() - started
+        return seconds * (total - done) / (done - first) if done > first and seconds > 0 else None
 
     def say(self, text: str) -> None:
         """Print one line above the bars."""
@@ -106,17 +120,20 @@ class Screen:
         else:
             say(text)
 
-    def _line(self, stage: str, done: int, total: int, seconds: float, now: float) -> None:
+    def _line(self, stage: str, done: int, total: int, now: float) -> None:
         finished = total > 0 and done >= total
         if self._said.get(stage) == float("inf") or not (
             finished or now - self._said.setdefault(stage, now) > PATIENCE
         ):
             return
         self._said[stage] = float("inf") if finished else now
-        rate = f", {done / seconds:,.0f}/s" if seconds > 0.01 else ""
+        started, first = self._starts[stage]
+        seconds, made = now - started, done - first
+        rate = f", {made / seconds:,.0f}/s" if seconds > 0.01 and made else ""
         share = f"{done:,}" if finished else f"{done:,} of {total:,}"
-        left = "" if finished or not done else f", {seconds_text(seconds * (total - done) / done)} left"
-        say(f"{stage}: {share} in {seconds_text(seconds)}{rate}{left}")
+        left = "" if finished or not made else f", {seconds_text(seconds * (total - done) / made)} left"
+        note = "" if finished or stage not in self._notes else f" ({self._notes[stage]})"
+        say(f"{stage}: {share} in {seconds_text(seconds)}{rate}{left}{note}")
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._interrupted:
@@ -147,10 +164,11 @@ def _bars() -> Progress:
 
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=30),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         expand=False,
     )

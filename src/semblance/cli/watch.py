@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,23 +34,43 @@ class Watch(screen.Screen):
         self._epochs = len(_records(metrics))
         self._looked = 0.0
         self._stage = ""
+        self._learned = (0, 0)
+        self._end: tuple[str, int, int] | None = None
 
     def __exit__(self, *error: Any) -> None:
         self._look()
+        self._close()
         super().__exit__(*error)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """As `Screen.progress`."""
+        """As `Screen.progress`; that learning is done is said after its last epoch."""
+        if stage == "learn":
+            self._learned = (done, total)
         if stage != self._stage or time.monotonic() - self._looked > PAUSE:
             self._stage = stage
             self._look()
+        if stage != "learn":
+            self._close()
+        elif done >= total:
+            self._end = (stage, done, total)
+            return
         super().progress(stage, done, total)
+
+    __call__ = progress
+
+    def _close(self) -> None:
+        if self._end is not None:
+            end, self._end = self._end, None
+            super().progress(*end)
 
     def epochs(self, records: list[dict[str, Any]]) -> None:
         """Show those of `records` that have not been shown."""
         new, self._epochs = records[self._epochs :], max(self._epochs, len(records))
+        done, total = self._learned
+        left = self.left("learn", done, total) if new and done < total else None
         for record in new:
-            self.say(health_line(record))
+            known = left is not None and left >= 1 and record is new[-1]
+            self.say(health_line(record) + (f", {seconds_text(left or 0.0)} left" if known else ""))
 
     def _look(self) -> None:
         self._looked = time.monotonic()
@@ -69,6 +90,9 @@ def health_line(record: Mapping[str, Any]) -> str:
     >>> health_line({"epoch": 3, "loss": 1.25, "terms": {"metric": 1.0, "rim": 0.25},
     ...              "health": {"effective_rank": 17.4, "used_clusters": 0.9, "positive_cosine": 0.8}})
     'epoch 3: loss 1.250 (metric 1.000, rim 0.250), rank 17.4, clusters 90 %, positives 0.80'
+
+    Positives are the cosines of two views of an image, others those of two images: apart is well. An epoch
+    without any spread left is marked: after `--training.patience` of them the run stops.
     """
     terms = ", ".join(f"{name} {value:.3f}" for name, value in record.get("terms", {}).items())
     health = record.get("health", {})
@@ -79,6 +103,10 @@ def health_line(record: Mapping[str, Any]) -> str:
         parts.append(f"clusters {health['used_clusters']:.0%}".replace("%", " %"))
     if "positive_cosine" in health:
         parts.append(f"positives {health['positive_cosine']:.2f}")
+    if "mean_cosine" in health:
+        parts.append(f"others {health['mean_cosine']:.2f}")
+    if health.get("flat"):
+        parts.append("no spread left: all images look nearly alike")
     return f"epoch {record['epoch']}: {', '.join(parts)}"
 
 
@@ -126,6 +154,14 @@ def shown(path: Path) -> str:
     return str(path) if near.startswith("..") else near
 
 
+def _reasons(collection: Collection) -> Counter[str]:
+    """Why files could not be used, and how many each."""
+    if not collection.info["counts"]["unreadable"]:
+        return Counter()
+    status = collection.images["status"].to_pylist()
+    return Counter(one.removeprefix("unreadable: ") for one in status if one != "ok")
+
+
 def finish(collection: Collection, say: Callable[[str], None], as_json: bool) -> None:
     """Say what came of it, and on the last line where it is."""
     from semblance.collection.checks import said_of
@@ -138,6 +174,8 @@ def finish(collection: Collection, say: Callable[[str], None], as_json: bool) ->
         facts = {key: collection.info.get(key) for key in kept}
         screen.print_json({**where, "outcome": collection.outcome, **facts})
         return
+    for reason, times in _reasons(collection).most_common(3):
+        say(f"unreadable: {times:,} ({reason})")
     say(
         f"{collection.outcome}: {counts['images']:,} files, {counts['unreadable']:,} unreadable, "
         f"{counts['duplicates']:,} exact duplicates"

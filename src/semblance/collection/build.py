@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from semblance.collection import columns, disk, labelled, plan, together
-from semblance.collection.checks import check_columns
+from semblance.collection.checks import check_columns, check_roles
 from semblance.collection.codes import choose_and_write
 from semblance.collection.learn import embed_rows, follow, learn_model, paths_of, views_preset
 from semblance.collection.log import Log, now
@@ -185,7 +185,7 @@ def _make(job: _Job) -> Collection:
     """A new collection, or the rest of one whose build was cut off."""
     seen = plan.survey(job.source, job.options)
     settings = resolve(job.options, len(job.source.items), seen.side, seen.pixels)
-    _check_positives(job.source, settings)
+    _check_columns(job.source, settings)
     labelled.check(settings.lesson, job.source)
     request = {"settings": settings.record(), "version": versions()["semblance"]}
     resumed = _begin(job, request)
@@ -230,11 +230,13 @@ def _make(job: _Job) -> Collection:
     return _finish(job, info, "resumed" if resumed else "built")
 
 
-def _check_positives(source: Source, settings: Settings) -> None:
-    """Raise `ConfigError` before anything is decoded where the second views could not be found."""
+def _check_columns(source: Source, settings: Settings) -> None:
+    """Raise `ConfigError` before anything is decoded where the second views could not be found, or where a
+    column is named that is none."""
     manifest = source.table
     given = {} if manifest is None else columns.given_columns(manifest)
     columns.positives(settings.positives, given, [item.path for item in source.items])
+    check_roles(settings.objective_config, given, settings.pixels)
 
 
 def _begin(job: _Job, request: dict[str, Any]) -> bool:

@@ -89,7 +89,7 @@ def _measured(training: Mapping[str, Any]) -> list[str]:
     last = training.get("last")
     if not last:
         return ["Nothing: it was not trained."]
-    health = {key: value for key, value in last["health"].items() if isinstance(value, (int, float))}
+    health = {key: value for key, value in last["health"].items() if isinstance(value, float)}
     rows = [("loss", last["loss"]), *sorted(health.items())]
     return [
         f"After epoch {last['epoch']}, on the training images:",

@@ -9,14 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semblance.contracts import Column
+from semblance.errors import ConfigError
 from semblance.evaluation.columns import explained, share_of_embedding, tells
-from semblance.objectives.measure import Config, held_out, roles
+from semblance.images.formats import PixelFormat
+from semblance.images.measure import FILE, measure_store
+from semblance.objectives.measure import Config, asked_roles, held_out, roles
 
-__all__ = ["check_columns", "kept_columns", "said_of"]
+__all__ = ["check_columns", "check_roles", "kept_columns", "said_of"]
 
 MOST = 4_000
 DOMINATES = 0.5
 FORGOTTEN = 0.1
+
+
+def check_roles(config: Any, given: Mapping[str, Column], kind: PixelFormat) -> None:
+    """Raise `ConfigError` where the roles that an objective's `config` names cannot be those of the `given`
+    columns and of what is measured on such images."""
+    own = _own(config)
+    if own is not None:
+        blank = np.zeros((1, 16, 16, kind.channels), kind.dtype)
+        none = Column(np.zeros(1), source="measured")
+        columns = {**measure_store(blank, kind), **dict.fromkeys(FILE, none), **given}
+        named = asked_roles(own, columns)
+        kept = [name for name, one in columns.items() if one.source == "measured" and name not in named]
+        if not kept and not {"keep", "drop"} & set(named.values()):
+            raise ConfigError(
+                "measure has nothing to predict: every column is ignored or only shown",
+                "ignore fewer, or name some of your own with --objective.keep",
+            )
+
+
+def _own(config: Any) -> Config | None:
+    """The part of an objective's configuration that speaks of columns."""
+    own = config if isinstance(config, Config) else getattr(config, "measure", None)
+    return own if isinstance(own, Config) else None
 
 
 def check_columns(
@@ -25,8 +51,8 @@ def check_columns(
     """The checks as JSON, None where the objective takes no columns: for each column its `role`, `r2` on
     images whose values were not learned, and its `share` of the embeddings' variance; `suspects`, what folder
     or file order give away. At most 4,000 images are looked at."""
-    own = config if isinstance(config, Config) else getattr(config, "measure", None)
-    if not isinstance(own, Config) or not columns:
+    own = _own(config)
+    if own is None or not columns:
         return None
     held = held_out(len(embeddings), own.holdout)
     tested, fitted = np.flatnonzero(held)[: MOST // 2], np.flatnonzero(~held)
@@ -74,8 +100,11 @@ def said_of(checks: Mapping[str, Any] | None) -> list[str]:
             lines.append(
                 f'warning: "{one["name"]}" was to be dropped and is still explained, R2 {one["r2"]:.2f}'
             )
-        if one["share"] is not None and one["share"] > DOMINATES:
-            lines.append(f'warning: "{one["name"]}" alone explains {one["share"]:.0%} of the embedding')
+    large = [one for one in checks["columns"] if one["share"] is not None and one["share"] > DOMINATES]
+    if large:
+        most = max(large, key=lambda one: one["share"])
+        also = f" ({len(large) - 1} more explain above half of it)" if len(large) > 1 else ""
+        lines.append(f'warning: "{most["name"]}" alone explains {most["share"]:.0%} of the embedding{also}')
     role_of = {one["name"]: one["role"] for one in checks["columns"]}
     for one in checks["suspects"]:
         if role_of.get(one["name"]) != "drop":

@@ -34,7 +34,7 @@ from scipy import ndimage
 from semblance.contracts import Column, Progress
 from semblance.images.formats import PixelFormat
 
-__all__ = ["measure", "measure_file", "measure_store"]
+__all__ = ["FILE", "measure", "measure_file", "measure_store"]
 
 Floats = NDArray[np.float32]
 SIDE = 64
@@ -43,6 +43,8 @@ DIRECTIONS = 8
 RINGS = 6
 LEVELS = 256
 TINY = 1e-12
+FILE = ("aspect", "bytes")
+"""What `measure_file` measures."""
 TURNING = ("gradient_", "angle_")
 """Names that begin so change when an image is mirrored or turned by 90 degrees."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["erase_from", "erasure"]
+__all__ = ["centre", "erase_from", "erasure"]
 
 TINY = 1e-6
 
@@ -37,6 +37,13 @@ def erasure(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     directions, strength, _ = torch.linalg.svd(whiten @ (apart.T @ z / len(x)), full_matrices=False)
     used = directions[:, strength > TINY]
     return back @ used @ used.T @ whiten, centre
+
+
+@torch.no_grad()
+def centre(linear: nn.Linear, features: Tensor) -> None:
+    """Change the bias of a linear layer so that what it makes of `features` `(n, dim)` has a mean of zero."""
+    mean = features.double().mean(0)
+    linear.bias.copy_(-(linear.weight.double() @ mean))
 
 
 @torch.no_grad()

@@ -13,7 +13,8 @@ over the targets that are there; a missing one is masked. What a linear reader c
 at the end is erased from the head in closed form (`_erase`): an adversary alone is slow, leaves a rest, and,
 where it is strong, takes what one wants to keep along. h is one hidden layer on the encoder's features e, and
 a linear layer on the unit embedding, which so stays linear in what is kept; w equalises the columns' gradient
-norms at e, measured every 50 steps. Heads see the image itself, not a view with other colours: targets are of
+norms at e, measured every 50 steps. At the end the embedding is moved to a mean of zero before its rows get
+length 1: regression does not care, and cosines otherwise tell mostly what all images share. Heads see the image itself, not a view with other colours: targets are of
 the image. Alone, half of the images are mirrored or turned by quarters, and what that changes is masked for
 them. One image in ten (`holdout`) lends no targets, so that R^2 can be told on images whose values were not
 learned.
@@ -37,11 +38,11 @@ from torch.nn import functional as F
 from semblance import ranks
 from semblance.contracts import Batch, Column, Encoder, Loss, View
 from semblance.errors import ConfigError
-from semblance.objectives._erase import erase_from
+from semblance.objectives._erase import centre, erase_from
 from semblance.objectives._parts import UnitHead, wide
 from semblance.objectives._targets import Targets, given_away, prepare, read_circles, read_names
 
-__all__ = ["SETTINGS", "Config", "Objective", "equalised", "masked_huber", "reverse", "roles"]
+__all__ = ["SETTINGS", "Config", "Objective", "asked_roles", "equalised", "masked_huber", "reverse", "roles"]
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "sky": {
@@ -97,19 +98,38 @@ class Config:
         read_circles(self.circular)
 
 
-def roles(config: Config, columns: Mapping[str, Column]) -> dict[str, str]:
-    """Name -> "keep", "drop", "show" or "ignore". Raises `ConfigError` for a name that is no column, or that
-    stands in two roles. A measurement that was not named and of whose variance a dropped column accounts for
-    more than a tenth is ignored."""
-    found = {name: "keep" if column.source == "measured" else "show" for name, column in columns.items()}
+def asked_roles(config: Config, columns: Mapping[str, Column]) -> dict[str, str]:
+    """Name -> role of the columns that `config` names, of measurements by their names alone.
+
+    Raises `ConfigError` for a name that is no column or stands in two roles, and for a column of the user's
+    that says the same of every image or nothing at all.
+    """
     named: dict[str, str] = {}
     for role in ("keep", "drop", "ignore"):
         for name in read_names(getattr(config, role), columns, role):
             if named.setdefault(name, role) != role:
-                raise ConfigError(f'the column "{name}" is to be {named[name]} and {role}', "choose one role")
+                verbs = {"keep": "kept", "drop": "dropped", "ignore": "ignored"}
+                both = f"both {verbs[named[name]]} and {verbs[role]}"
+                raise ConfigError(f'the column "{name}" is to be {both}', "choose one role")
+            column = columns[name]
+            exact = role != "ignore" and name in (part.strip() for part in getattr(config, role).split(","))
+            seen = column.values[np.isfinite(column.values)]
+            if exact and column.source == "given" and not (len(seen) and np.ptp(seen)):
+                what = "holds the same for every image" if len(seen) else "is empty"
+                raise ConfigError(
+                    f'measure.{role} names "{name}", which {what}: nothing to predict', "leave it out"
+                )
     for name in read_circles(config.circular):
         if name not in columns:
             raise ConfigError(f'measure.circular names "{name}", which is no column', ", ".join(columns))
+    return named
+
+
+def roles(config: Config, columns: Mapping[str, Column]) -> dict[str, str]:
+    """Name -> "keep", "drop", "show" or "ignore". Raises what `asked_roles` raises. A measurement that was
+    not named and of whose variance a dropped column accounts for more than a tenth is ignored."""
+    found = {name: "keep" if column.source == "measured" else "show" for name, column in columns.items()}
+    named = asked_roles(config, columns)
     found |= named
     dropped = [column for name, column in columns.items() if found[name] == "drop"]
     for name, column in columns.items():
@@ -276,8 +296,8 @@ class Objective(nn.Module):
         keep, drop = sets
         if not len(keep) and not len(drop):
             raise ConfigError(
-                "measure has nothing to predict: no column has two different values",
-                "name some of your own with --objective.keep",
+                "measure has nothing to predict: every column is ignored, only shown or of one value",
+                "ignore fewer, or name some of your own with --objective.keep",
             )
         self.kept, self.dropped = self._heads(keep), self._heads(drop)
         self.register_buffer("weights", torch.ones(len(keep)))
@@ -306,8 +326,11 @@ class Objective(nn.Module):
             return self._loss(features, batch.ids, turned)
 
     def finish(self, embed: Callable[[], Tensor], head: nn.Module) -> None:
-        """Take what is linearly left of the DROP columns out of the head that is kept."""
+        """Centre the own embedding, and take what is linearly left of the DROP columns out of all that is
+        kept."""
         kept = [one.linear for one in head.modules() if isinstance(one, UnitHead)]
+        if any(one is self.head.linear for one in kept):
+            centre(self.head.linear, embed())
         if self.dropped is None or not kept:
             return
         codes = self._table("drop", "codes")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 
 from semblance.errors import TrainingCollapsed
+from semblance.training.config import TrainConfig
 
-__all__ = ["check", "effective_rank", "mean_cosine", "measure"]
+__all__ = ["check", "effective_rank", "knob", "mean_cosine", "measure"]
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 FLAT_COSINE = 0.985
 FLAT_RANK = 1.5
+FEW = 8
+"""So few images lie near a line whatever they are like: their rank says nothing."""
+STEEP = 3.0
+"""A learning rate that many times the usual one is the first to be suspected."""
 
 
 def effective_rank(rows: Array) -> float:
@@ -36,23 +42,36 @@ def mean_cosine(rows: Array) -> float:
     return float((np.square(rows.sum(0, dtype=np.float64)).sum() - n) / max(n * (n - 1), 1))
 
 
-def measure(rows: Array) -> dict[str, float]:
-    """`effective_rank` and `mean_cosine` of unit embeddings `(n, d)`."""
-    return {"effective_rank": effective_rank(rows), "mean_cosine": mean_cosine(rows)}
+def measure(rows: Array) -> dict[str, Any]:
+    """`effective_rank` and `mean_cosine` of unit embeddings `(n, d)`, and `flat`: whether no spread is left,
+    a mean pairwise cosine above 0.985 or, of 8 rows or more, an effective rank below 1.5."""
+    rank, cosine = effective_rank(rows), mean_cosine(rows)
+    thin = len(rows) >= FEW and rank < FLAT_RANK
+    return {"effective_rank": rank, "mean_cosine": cosine, "flat": thin or cosine > FLAT_COSINE}
 
 
-def check(history: list[dict[str, Any]], patience: int, objective: str) -> None:
-    """Raise `TrainingCollapsed` when the last `patience` epochs had no spread left.
-
-    No spread: mean pairwise cosine above 0.985 or effective rank below 1.5.
-    """
-    recent = [epoch["health"] for epoch in history[-patience:]]
-    if not patience or len(recent) < patience:
+def check(history: list[dict[str, Any]], config: TrainConfig, objective: str) -> None:
+    """Raise `TrainingCollapsed` when the last `config.patience` epochs were flat (see `measure`)."""
+    recent = history[-config.patience :]
+    if not 0 < config.patience <= len(recent) or not all(epoch["health"]["flat"] for epoch in recent):
         return
-    if all(h["mean_cosine"] > FLAT_COSINE or h["effective_rank"] < FLAT_RANK for h in recent):
-        last = recent[-1]
-        raise TrainingCollapsed(
-            f"the embedding collapsed: mean cosine {last['mean_cosine']:.3f}, "
-            f"effective rank {last['effective_rank']:.1f} after epoch {history[-1]['epoch']}",
-            f"lower --training.lr, strengthen --views, or try another --objective than {objective}",
-        )
+    last = recent[-1]
+    raise TrainingCollapsed(
+        f"the embedding collapsed: mean cosine {last['health']['mean_cosine']:.3f}, "
+        f"effective rank {last['health']['effective_rank']:.1f} after epoch {last['epoch']}",
+        knob(history, config, objective),
+    )
+
+
+def knob(history: list[dict[str, Any]], config: TrainConfig, objective: str) -> str:
+    """What to change after a collapse: the learning rate where it is high or the loss rose under it."""
+    rate, usual = config.base_lr(), dataclasses.replace(config, lr=None).base_lr()
+    first, last = (history[i].get("loss", 0.0) for i in (0, -1))
+    if rate > STEEP * usual:
+        return f"lower --training.lr: it is {rate:g}, {usual:g} is usual"
+    if last > first:
+        return f"lower --training.lr: the loss rose from {first:.3g} to {last:.3g} under {rate:g}"
+    return (
+        f"the loss fell all the same: what holds images apart in {objective} is too weak for them; turn its "
+        f"knobs (--objective.KEY) or try another --objective; then a lower --training.lr than {rate:g}"
+    )

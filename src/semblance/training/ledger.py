@@ -46,6 +46,10 @@ class Ledger:
                 "lower --training.lr or use --precision 32",
             )
 
+    def mean_loss(self, steps: int) -> float:
+        """The mean loss of the open epoch's `steps` so far."""
+        return float(self.sums["loss"]) / steps
+
     def close(self, epoch: int, steps: int, seconds: float, rate: float, sample: Array) -> None:
         """End an epoch of `steps` steps: means of the sums, and the health of `sample` `(n, d)`."""
         if not np.isfinite(sample).all():

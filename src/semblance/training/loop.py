@@ -44,6 +44,7 @@ SAMPLE = 2000
 SAVE_EVERY = 120.0
 TIMING_STEPS = 8
 ASK_EVERY = 10
+SAY_EVERY = 1.0
 
 
 @dataclass
@@ -115,7 +116,7 @@ class _Training:
         self.steps = len(pixels) // self.batch
         self.epochs = config.epochs
         self.ledger = Ledger(self.device)
-        self.before = 0.0
+        self.before = self.said = 0.0
         self.store = resident(pixels, self.device)
 
     def run(self) -> TrainResult:
@@ -180,6 +181,14 @@ class _Training:
         if self.progress:
             done = (epoch * self.steps + step + 1) * self.batch
             self.progress("learn", done, self.epochs * self.steps * self.batch)
+            self._say(epoch, step + 1)
+
+    def _say(self, epoch: int, steps: int) -> None:
+        """Tell who wants to hear it how the open epoch goes, once a second: on a device, asking waits."""
+        note = getattr(self.progress, "note", None)
+        if note is not None and time.monotonic() - self.said > SAY_EVERY:
+            self.said = time.monotonic()
+            note("learn", f"epoch {epoch + 1} of {self.epochs}, loss {self.ledger.mean_loss(steps):.3f}")
 
     def _end_epoch(self, epoch: int) -> None:
         rows = np.linspace(0, len(self.pixels) - 1, min(SAMPLE, len(self.pixels))).astype(np.int64)
@@ -189,7 +198,7 @@ class _Training:
 
     def _check(self) -> None:
         name = type(self.objective).__module__.split(".")[-1]
-        health.check(self.ledger.history, self.config.patience, name)
+        health.check(self.ledger.history, self.config, name)
 
     def _fit_budget(self, epoch: int, step: int) -> None:
         """With a budget: as many whole epochs as fit, from the pace so far."""
