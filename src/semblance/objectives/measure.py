@@ -14,10 +14,10 @@ at the end is erased from the head in closed form (`_erase`): an adversary alone
 where it is strong, takes what one wants to keep along. h is one hidden layer on the encoder's features e, and
 a linear layer on the unit embedding, which so stays linear in what is kept; w equalises the columns' gradient
 norms at e, measured every 50 steps. At the end the embedding is moved to a mean of zero before its rows get
-length 1: regression does not care, and cosines otherwise tell mostly what all images share. Heads see the image itself, not a view with other colours: targets are of
-the image. Alone, half of the images are mirrored or turned by quarters, and what that changes is masked for
-them. One image in ten (`holdout`) lends no targets, so that R^2 can be told on images whose values were not
-learned.
+length 1: regression does not care, and cosines otherwise tell mostly what all images share. Heads see the
+image itself, not a view with other colours: targets are of the image. Alone, half of the images are mirrored
+or turned by quarters, and what that changes is masked for them. One image in ten (`holdout`) lends no
+targets, so that R^2 can be told on images whose values were not learned.
 
 Use it alone where brightness, colour or size are what matters (microscopy, sky, sensors), down to batches of
 8 and 200 images: regression cannot collapse; or in a sum, `sigreg+measure`, where invariance would throw
