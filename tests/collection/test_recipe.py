@@ -478,3 +478,14 @@ def test_the_papers_recipes_run(name: str, photos: Path, weights: Path, tmp_path
     ) + ["learned"]
     assert set(row["rows"]["learned"]) >= ({"knn@200"} if "sme" in name else {"recall@1", "nmi"})
     assert all(0 <= value <= 1 for scores in row["rows"].values() for value in scores.values())
+
+
+def test_means_over_classes(photos: Path, tmp_path: Path) -> None:
+    for path in sorted((photos / "b" / "0").glob("*.png"))[1:]:
+        path.unlink()
+    task = bench.prepare(read_recipe(write(tmp_path, LINES + SPLIT + "balanced = true\n")), photos)
+    row = bench.run_seed(task, tmp_path / "results.jsonl", 0)
+    scores = row["rows"]["raw pixels"]
+    assert set(scores) == {"knn@5", "knn@5_balanced"}
+    plain = bench.prepare(read_recipe(write(tmp_path, LINES + SPLIT)), photos)
+    assert plain.hash != task.hash

@@ -85,16 +85,19 @@ def command(
 def print_summary(result: dict[str, Any]) -> None:
     """Print the means and, of several seeds, half the width of their intervals."""
     rows = result["rows"]
-    every = list(next(iter(rows.values())))
+    every = [name for name in next(iter(rows.values())) if not name.endswith("_balanced")]
     metrics = [name for name in SHOWN if name in every] or every
-    print_scores({name: {metric: _cell(row[metric]) for metric in metrics} for name, row in rows.items()})
+    print_scores({name: {metric: _cell(row, metric) for metric in metrics} for name, row in rows.items()})
+    if any(f"{metric}_balanced" in next(iter(rows.values())) for metric in metrics):
+        click.echo("means over classes")
     if len(result["seeds"]) > 1:
         click.echo(
             f"± half a {result['level'] * 100:g} % interval (Student's t) over {len(result['seeds'])} seeds"
         )
 
 
-def _cell(score: dict[str, Any]) -> Any:
+def _cell(row: dict[str, Any], metric: str) -> Any:
+    score = row.get(f"{metric}_balanced") or row[metric]
     if score["high"] is None:
         return score["mean"]
     return f"{score['mean']:.4f} ± {score['high'] - score['mean']:.4f}"

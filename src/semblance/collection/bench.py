@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,18 +131,24 @@ def results_of(task: Task, out: Path, seeds: int) -> dict[int, dict[str, Any]]:
 def run_seed(task: Task, out: Path, seed: int, progress: Progress | None = None) -> dict[str, Any]:
     """The row of one seed, learned, scored and appended to `out`.
 
-    What was learned stays in `task.collection(out)`, the seed's before it is replaced; cut off, the same call
-    goes on within the training. Raises what `learn` raises, and `InputError` for an image that cannot be
-    read and would be scored.
+    Its seconds: of learning (earlier, cut off runs included), of scoring, and of this call on the clock and
+    on the processor. What was learned stays in `task.collection(out)`, the seed's before it is replaced; cut
+    off, the same call goes on within the training. Raises what `learn` raises, and `InputError` for an image
+    that cannot be read and would be scored.
     """
     if together.follows():
         raise ConfigError("a recipe runs in one process", "leave torchrun out")
-    started = time.monotonic()
+    started, busy = time.monotonic(), time.process_time()
     read_results(out)  # before hours of training, not after
     collection = _learned(task, out, seed, progress)
     learned = time.monotonic()
     table = _scored(task, collection.model, seed, progress)
-    spent = {"learn": collection.info["actual"]["seconds"]["total"], "score": time.monotonic() - learned}
+    spent = {
+        "learn": collection.info["actual"]["seconds"]["total"],
+        "score": time.monotonic() - learned,
+        "all": time.monotonic() - started,
+        "processor": time.process_time() - busy,
+    }
     row: dict[str, Any] = {
         "recipe": task.recipe.name,
         "hash": task.hash,
@@ -151,7 +158,6 @@ def run_seed(task: Task, out: Path, seed: int, progress: Progress | None = None)
         "epochs": collection.model.facts["training"]["epochs"],
         "model": collection.info["model"],
         "seconds": {name: round(value, 2) for name, value in spent.items()},
-        "wall": round(time.monotonic() - started, 2),
         "machine": _machine(task.settings),
         "versions": {**versions(), "numpy": np.__version__},
         "finished": now(),
@@ -170,7 +176,8 @@ def _hash(settings: Settings, how: Protocol, picked: Picked) -> str:
     record = settings.record()
     record["training"] = {key: value for key, value in record["training"].items() if key not in FREE}
     record["encoder"] = {key: value for key, value in record["encoder"].items() if key != "reason"}
-    whole = json.dumps([record, plain(how), picked.hash], sort_keys=True)
+    asked = {key: value for key, value in plain(how).items() if value != getattr(Protocol(), key)}
+    whole = json.dumps([record, how.name, asked, picked.hash], sort_keys=True)
     return hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
 
 
@@ -206,6 +213,7 @@ def _scored(task: Task, model: Model, seed: int, progress: Progress | None) -> d
         labels,
         seed=seed,
         required=("raw pixels", REFERENCE),
+        balanced=how.balanced,
         clusters=how.clusters,
         split_hash=picked.hash,
         progress=progress,
@@ -225,7 +233,13 @@ def _knn(
     how, scores = task.recipe.protocol, {}
     for name, values in _distinct(rows).items():
         made = weighted_knn(
-            values[list(voting)], votes, values[list(asked)], labels, how.neighbours, how.temperature
+            values[list(voting)],
+            votes,
+            values[list(asked)],
+            labels,
+            how.neighbours,
+            how.temperature,
+            how.balanced,
         )
         scores[name] = made.summary
     return {
@@ -248,13 +262,23 @@ def _distinct(rows: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.f
 def _machine(settings: Settings) -> dict[str, Any]:
     """What the seconds were spent on."""
     device = choose_device(settings.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": _processor(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "precision": choose_precision(settings.training.precision, device),
     }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it; else its architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
+    return found.group(1) if found else platform.processor() or platform.machine()
 
 
 def _append(out: Path, row: Mapping[str, Any]) -> None:

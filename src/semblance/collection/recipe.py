@@ -63,12 +63,14 @@ class Data:
 @dataclass(frozen=True)
 class Protocol:
     """How is scored: `retrieval` (each image asks all others; `clusters`: k-means too) or `knn` (the bank's
-    `neighbours` vote, weights `exp(cosine / temperature)`)."""
+    `neighbours` vote, weights `exp(cosine / temperature)`). `balanced`: means over classes beside those over
+    images, for classes of very different sizes."""
 
     name: Literal["retrieval", "knn"] = "retrieval"
     clusters: bool = True
     neighbours: int = 200
     temperature: float = 0.1
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         if self.neighbours < 1 or self.temperature <= 0:
