@@ -39,20 +39,21 @@ from semblance.training.loop import train
 ENCODER = {"depth": 10, "width": 16, "stem": "64"}
 VIEWS = {"cifar10": "photo", "omniglot": "document", "cub100": "photo", "galaxyzoo1-small": "sky"}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "only L_rim": ("cbswr", {"metric": 0.0, "reconstruction": 0.0}),
+    "only L_rim": ("cbswr", {"variant": "fixed", "metric": 0.0, "reconstruction": 0.0}),
     "SME": ("sme", {}),
     "CBS released": ("cbswr", {"variant": "released", "clusters": 32, "partner": 0.0, "reconstruction": 0.0}),
     "CBSwR released": ("cbswr", {"variant": "released", "clusters": 32, "partner": 0.0}),
     "CBSwR paper": ("cbswr", {"variant": "paper"}),
-    "CBSwR fixed": ("cbswr", {}),
+    "CBSwR fixed": ("cbswr", {"variant": "fixed"}),
 }
+FIXED = {"variant": "fixed"}
 ABLATION: dict[str, tuple[str, dict[str, Any]]] = {
-    "fixed, no reconstruction": ("cbswr", {"reconstruction": 0.0}),
-    "fixed, no L_rim": ("cbswr", {"rim": 0.0, "reconstruction": 0.0}),
-    "fixed, plain argmax": ("cbswr", {"assign": "clean"}),
-    "fixed, softmax attraction": ("cbswr", {"positive": "softmax"}),
-    "fixed, centroids alone as negatives": ("cbswr", {"negatives": "centroids"}),
-    "fixed, K = 64 = batch": ("cbswr", {"clusters": 64}),
+    "fixed, no reconstruction": ("cbswr", {**FIXED, "reconstruction": 0.0}),
+    "fixed, no L_rim": ("cbswr", {**FIXED, "rim": 0.0, "reconstruction": 0.0}),
+    "fixed, plain argmax": ("cbswr", {**FIXED, "assign": "clean"}),
+    "fixed, softmax attraction": ("cbswr", {**FIXED, "positive": "softmax"}),
+    "fixed, centroids alone as negatives": ("cbswr", {**FIXED, "negatives": "centroids"}),
+    "fixed, K = 64 = batch": ("cbswr", {**FIXED, "clusters": 64}),
 }
 """What stands between `fixed` and SME: `run --arms ablation`."""
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -30,7 +30,7 @@ SCORE: dict[str, tuple[str, dict[str, Any]]] = {"SME": ("sme", {}), "plus": ("cb
 OLD = {"variant": "plus", "spare": "never"}
 KNOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "SME": ("sme", {}),
-    "fixed": ("cbswr", {}),
+    "fixed": ("cbswr", {"variant": "fixed"}),
     "plus": ("cbswr", PLUS),
     "without decorrelation": ("cbswr", {**PLUS, "decorrelate": 0.0}),
     "decorrelate 0.03": ("cbswr", {**PLUS, "decorrelate": 0.03}),

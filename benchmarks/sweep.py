@@ -104,9 +104,7 @@ def one(root: Path, out: Path, kind: str, name: str, data: ImageSet, seed: int, 
 
 def scored(root: Path, data: ImageSet, kind: str, rows: Any) -> dict[str, Any]:
     """Scores of the embedding `rows`, and the main one of every class for the bootstrap."""
-    asked, labels = (
-        (data.score, data.labels) if kind != "tune" else (data.validation, data.validation_labels)
-    )
+    asked, labels = (data.score, data.labels) if kind != "tune" else (data.validation, data.validation_labels)
     x = unit(rows(asked))
     found = score(x, labels, balanced=True, clusters=kind != "tune", knn=(20,))
     summary, main = dict(found.summary), MAIN[data.name]
@@ -176,7 +174,8 @@ def main() -> None:
     torch.set_num_threads(1)
     arms = wanted.arms or (list(ARMS) if wanted.verb != "run" else list(CHOSEN.values()))
     if wanted.verb == "pace":
-        return pace(wanted.data, wanted.out, arms)
+        pace(wanted.data, wanted.out, arms)
+        return
     sets = wanted.sets or (list(VIEWS) if wanted.verb == "run" else ["omniglot", "cub100", "cifar10"])
     minutes = wanted.minutes or (3.0 if wanted.verb == "run" else 1.0)
     part, parts = map(int, wanted.part.split("/"))

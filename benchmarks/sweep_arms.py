@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ARMS", "CHOSEN", "Arm"]
+__all__ = ["ARMS", "CHOSEN", "DEFAULT", "Arm"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,20 @@ ARMS: dict[str, Arm] = {
     "plus": Arm("cbswr", PLUS),
     "plus, batch 64": Arm("cbswr", PLUS, 64),
     "plus, no clusters": Arm("cbswr", {**PLUS, "central": 0.0, "rim": 0.0, "spare": "never"}),
-    "fixed": Arm("cbswr", {}),
+    "fixed": Arm("cbswr", {"variant": "fixed"}),
     "sme": Arm("sme"),
     "stml": Arm("stml", {"momentum": 0.9}),
     "simclr+sigreg": Arm("simclr+sigreg"),
 }
-CHOSEN: dict[str, str] = {}
+DEFAULT = "cbswr plus"
+CHOSEN: dict[str, str] = {
+    "cbswr plus": "plus",
+    "cbswr fixed": "fixed",
+    "sme": "sme",
+    "simclr": "simclr",
+    "sigreg": "sigreg",
+    "swav": "swav",
+    "vicreg": "vicreg",
+    "stml": "stml",
+}
 """Objective -> its arm in the sweep, by `tune`."""

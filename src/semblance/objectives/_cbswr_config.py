@@ -146,7 +146,7 @@ class Config:
     `decorrelate`: weight of the squared correlations between the numbers of an embedding.
     """
 
-    variant: Literal["released", "paper", "fixed", "plus"] = "fixed"
+    variant: Literal["released", "paper", "fixed", "plus"] = "plus"
     dim: int = 128
     clusters: int | None = None
     tau: float = 0.1

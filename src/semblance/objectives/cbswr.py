@@ -8,9 +8,9 @@ head and one decoder pass per cluster present, not per image.
 
 One code path, four variants (see `PRESETS`): `released` does what the published code does, faults
 included; `paper` what the text says; `fixed` mends the terms that the released code left without effect
-and keeps the clusters balanced; `plus` adds what measurably helps (docs/results/plus.md). Symbols follow
-the paper: E feature maps, f unit embedding, p cluster probabilities, q hard assignment, r mean map of a
-cluster, c its embedding, tau, alpha, beta, gamma, mu.
+and keeps the clusters balanced; `plus`, the default, adds what measurably helps (docs/results/plus.md).
+Symbols follow the paper: E feature maps, f unit embedding, p cluster probabilities, q hard assignment, r
+mean map of a cluster, c its embedding, tau, alpha, beta, gamma, mu.
 """
 
 from __future__ import annotations

@@ -1,0 +1,168 @@
+"""Writes docs/results/sweep.md from what `benchmarks/sweep.py` measured.
+
+python benchmarks/sweep_table.py
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semblance.evaluation.statistics import difference, t_interval
+from sweep import BASELINES, ENCODER, VIEWS, records
+from sweep_arms import ARMS, CHOSEN, DEFAULT
+
+Record = dict[str, Any]
+MARGINS = {"simclr": 0.02, "PCA of pixels": 0.10, "untrained encoder": 0.10}
+"""By how much the default was expected to be ahead."""
+OTHERS = ("map@r_balanced", "ami")
+HEAD = """One encoder (ResNet-{depth}, width {width}), {size} px, the views of each kind of image, AdamW, last epoch;
+no label in training. Minutes are those of one core: how many epochs they are follows from the pace of each
+objective, measured alone on the machine.
+
+Scores: where the classes that score are unseen (omniglot, cub100) R@1, where they are seen the vote of the
+20 nearest training images, both as means over classes, in percent; ±: 95 %, Student's t over seeds.
+"""
+
+
+def page(found: Sequence[Record]) -> Iterator[str]:
+    """docs/results/sweep.md, line by line."""
+    runs = [r for r in found if r["kind"] == "run"]
+    tuned = [r for r in found if r["kind"] == "tune"]
+    machines = "; ".join(sorted({r["machine"] for r in runs or tuned}))
+    yield "# Which objective learns most in the same minutes?\n"
+    yield f"Made by `benchmarks/sweep.py` and `benchmarks/sweep_table.py` on {machines}."
+    yield HEAD.format(**ENCODER)
+    if runs:
+        yield from _sweep(found, runs)
+    yield "\n## How the knobs were chosen\n"
+    yield f"Validation classes (omniglot, cub100) or images only, {_minutes(tuned)} a training, one seed: R@1"
+    yield "of each image among the others, mean over classes. An objective's best mean goes into the sweep.\n"
+    yield from _tuning(tuned)
+    yield "\nImages a second on one thread, two views each, alone on the machine:\n"
+    paces = {r["arm"]: r["images/s"] for r in found if r["kind"] == "pace"}
+    yield "; ".join(f"{name} {paces[name]:,.0f}" for name in ARMS if name in paces) + "."
+
+
+def _minutes(runs: Sequence[Record]) -> str:
+    times = sorted({r["minutes"] for r in runs})
+    return " and ".join(f"{time:g}" for time in times) + (" minute" if times == [1.0] else " minutes")
+
+
+def _sweep(found: Sequence[Record], runs: Sequence[Record]) -> Iterator[str]:
+    yield f"## The same {_minutes(runs)} a training\n"
+    yield "| | " + " | ".join(VIEWS) + " | mean |"
+    yield "| --- " * (len(VIEWS) + 2) + "|"
+    for name in BASELINES:
+        cells = [_one(found, name, s) for s in VIEWS]
+        yield (
+            f"| {name} | " + " | ".join(f"{100 * x:.1f}" for x in cells) + f" | {100 * np.mean(cells):.1f} |"
+        )
+    for objective, arm in CHOSEN.items():
+        values = {s: _seeds(runs, arm, s) for s in VIEWS}
+        if not all(values.values()):
+            continue
+        cells = [_interval(list(values[s].values())) for s in VIEWS]
+        mean = 100 * np.mean([np.mean(list(values[s].values())) for s in VIEWS])
+        shown = f"**{objective}**" if objective == DEFAULT else objective
+        yield f"| {shown} | " + " | ".join(cells) + f" | {mean:.1f} |"
+    seeds = {len(_seeds(runs, arm, s)) for arm in CHOSEN.values() for s in VIEWS} - {0}
+    yield f"\nSeeds: {', '.join(map(str, sorted(seeds)))} a cell. **Bold**: the default.\n"
+    yield from _ahead(found, runs)
+    yield "\nMAP@R and AMI (k-means with as many clusters as classes) of the same embeddings:\n"
+    yield "| | " + " | ".join(VIEWS) + " |"
+    yield "| --- " * (len(VIEWS) + 1) + "|"
+    for objective, arm in [*((name, name) for name in BASELINES), *CHOSEN.items()]:
+        cells = []
+        for s in VIEWS:
+            mine = [r for r in found if r["kind"] in ("run", "baseline") and (r["arm"], r["set"]) == (arm, s)]
+            cells.append(
+                " / ".join(f"{100 * np.mean([r['scores'][key] for r in mine]):.1f}" for key in OTHERS)
+            )
+        yield f"| {objective} | " + " | ".join(cells) + " |"
+
+
+def _ahead(found: Sequence[Record], runs: Sequence[Record]) -> Iterator[str]:
+    """How far the default is ahead of what it was expected to beat."""
+    yield "How far the default is ahead, in points, with the 95 % interval over seeds:\n"
+    yield "| ahead of | " + " | ".join(VIEWS) + " | asked for | reached on |"
+    yield "| --- " * (len(VIEWS) + 3) + "|"
+    mine = CHOSEN[DEFAULT]
+    for rival, margin in MARGINS.items():
+        cells, reached = [], 0
+        for s in VIEWS:
+            ours = _seeds(runs, mine, s)
+            theirs = _seeds(runs, CHOSEN.get(rival, rival), s) if rival in CHOSEN else None
+            gaps = [
+                100 * (x - (_one(found, rival, s) if theirs is None else theirs[k])) for k, x in ours.items()
+            ]
+            one = t_interval(gaps)
+            told = difference(one.mean, one.low, one.high, "one seed")
+            cells.append(
+                f"{one.mean:+.1f}" + _span(one.low, one.high) + ("" if told.significant else " n.s.")
+            )
+            reached += one.mean >= 100 * margin
+        yield (
+            f"| {rival} | "
+            + " | ".join(cells)
+            + f" | {100 * margin:.0f} points | {reached} of {len(VIEWS)} |"
+        )
+    yield "\nn.s.: not significant."
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None else f" [{low:+.1f}, {high:+.1f}]"
+
+
+def _one(found: Sequence[Record], name: str, where: str) -> float:
+    (record,) = (r for r in found if r["kind"] == "baseline" and (r["arm"], r["set"]) == (name, where))
+    return float(record["main"])
+
+
+def _seeds(runs: Sequence[Record], arm: str, where: str) -> dict[int, float]:
+    return {r["seed"]: r["main"] for r in runs if (r["arm"], r["set"]) == (arm, where)}
+
+
+def _interval(values: Sequence[float]) -> str:
+    one = t_interval([100 * value for value in values])
+    return f"{one.mean:.1f}" + ("" if one.low is None else f" ± {one.mean - one.low:.1f}")
+
+
+def _tuning(tuned: Sequence[Record]) -> Iterator[str]:
+    table: dict[str, dict[str, float]] = defaultdict(dict)
+    for r in tuned:
+        table[r["arm"]][r["set"]] = 100 * r["scores"]["recall@1_balanced"]
+    sets = [s for s in VIEWS if any(s in row for row in table.values())]
+    yield "| arm | options | batch | lr | " + " | ".join(sets) + " | mean |"
+    yield "| --- " * (len(sets) + 5) + "|"
+    whole = {name: row for name, row in table.items() if len(row) == len(sets)}
+    for name in sorted(whole, key=lambda name: -float(np.mean(list(whole[name].values())))):
+        row, arm = whole[name], ARMS[name]
+        options = ", ".join(f"{k} {v}" for k, v in arm.options.items()) or "-"
+        shown = f"**{name}**" if name in CHOSEN.values() else name
+        cells = " | ".join(f"{row[s]:.1f}" for s in sets)
+        yield (
+            f"| {shown} | {arm.objective}: {options} | {arm.batch} | {arm.lr:g} | {cells} "
+            f"| {np.mean(list(row.values())):.1f} |"
+        )
+    yield "\n**Bold**: in the sweep."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/results/sweep.md"))
+    wanted = parser.parse_args()
+    lines = list(page(records(wanted.out.with_suffix(".jsonl"))))
+    wanted.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
