@@ -21,9 +21,9 @@ Record = dict[str, Any]
 MARGINS = {"simclr": 0.02, "PCA of pixels": 0.10, "untrained encoder": 0.10}
 """By how much the default was expected to be ahead."""
 OTHERS = ("map@r_balanced", "ami")
-HEAD = """One encoder (ResNet-{depth}, width {width}), {size} px, the views of each kind of image, AdamW, last epoch;
-no label in training. Minutes are those of one core: how many epochs they are follows from the pace of each
-objective, measured alone on the machine.
+HEAD = """One encoder (ResNet-{depth}, width {width}), {size} px, the views of each kind of image, AdamW, last
+epoch; no label in training. Minutes are those of one core: how many epochs they are follows from the pace
+of each objective, measured alone on the machine.
 
 Scores: where the classes that score are unseen (omniglot, cub100) R@1, where they are seen the vote of the
 20 nearest training images, both as means over classes, in percent; ±: 95 %, Student's t over seeds.
