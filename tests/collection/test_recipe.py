@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from semblance.collection import bench, build
+from semblance.collection import bench, build, results
 from semblance.collection.pick import natural, pick
 from semblance.collection.recipe import Data, read_recipe
 from semblance.collection.settings import resolve
@@ -401,7 +401,7 @@ def test_a_damaged_results_file_is_told_before_learning(
 
 def test_a_line_is_added_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "results.jsonl"
-    bench._append(out, {"recipe": "ä", "hash": "1"})
+    results.append(out, {"recipe": "ä", "hash": "1"})
 
     class Short:
         """A file on a disk with room for five more bytes."""
@@ -421,13 +421,13 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
         def write(self, data: bytes) -> int:
             return self.file.write(data[:5])
 
-    monkeypatch.setattr(bench, "open", Short, raising=False)
+    monkeypatch.setattr(results, "open", Short, raising=False)
     with pytest.raises(CollectionError, match="disk is full"):
-        bench._append(out, {"recipe": "b", "hash": "2"})
+        results.append(out, {"recipe": "b", "hash": "2"})
     monkeypatch.undo()
-    assert bench.read_results(out) == [{"recipe": "ä", "hash": "1"}]
+    assert results.read_results(out) == [{"recipe": "ä", "hash": "1"}]
     with pytest.raises(CollectionError, match="could not be written"):
-        bench._append(tmp_path, {"recipe": "b"})
+        results.append(tmp_path, {"recipe": "b"})
 
 
 def test_images_and_weights_that_are_missing(photos: Path, tmp_path: Path) -> None:
@@ -489,3 +489,13 @@ def test_means_over_classes(photos: Path, tmp_path: Path) -> None:
     assert set(scores) == {"knn@5", "knn@5_balanced"}
     plain = bench.prepare(read_recipe(write(tmp_path, LINES + SPLIT)), photos)
     assert plain.hash != task.hash
+
+
+def test_an_image_that_cannot_be_scored_is_told_before_learning(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = bench.prepare(read_recipe(write(tmp_path, LINES + SPLIT)), photos)
+    Path(task.picked.files(task.picked.score)[3]).write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    monkeypatch.delattr(build, "learn")
+    with pytest.raises(InputError, match=r"\.png cannot be used"):
+        bench.run_seed(task, tmp_path / "results.jsonl", 0)

@@ -71,7 +71,7 @@ def command(
     for seed in left:
         screen.say(f"{task.recipe.name}, seed {seed}: {_images(task)}")
         with watch.Watch(_metrics(task, out)) as watched:
-            done[seed] = bench.run_seed(task, out, seed, watched.progress)
+            done[seed] = bench.run_seed(task, out, seed, watched)
     rows = [done[seed] for seed in range(seeds)]
     result = bench.summary(rows)
     if as_json:

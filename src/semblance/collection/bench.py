@@ -1,7 +1,7 @@
 """Running a recipe: learn, score what was held back, append a line to the results; seed by seed.
 
-A line is appended with one write, so that a kill leaves whole lines. It carries a hash of everything that
-decides its scores: a seed that is there under the same hash is not run again.
+Every line carries a hash of everything that decides its scores: a seed that is there under the same hash is
+not run again.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,18 @@ from semblance.collection.pick import Picked, pick
 from semblance.collection.plan import Plan, make_bill, survey
 from semblance.collection.read import read_images
 from semblance.collection.recipe import Protocol, Recipe
+from semblance.collection.results import append, read_results
 from semblance.collection.settings import Options, Settings, resolve
 from semblance.collection.store import Collection, is_collection
 from semblance.contracts import Progress
-from semblance.errors import CollectionError, ConfigError, InputError
+from semblance.errors import ConfigError, InputError
 from semblance.evaluation import protocol
 from semblance.evaluation.metrics import weighted_knn
-from semblance.files import disk_error
+from semblance.images.formats import PixelFormat
 from semblance.images.sources import scan
 from semblance.training.config import choose_device, choose_precision
 
-__all__ = ["REFERENCE", "Task", "bill_of", "prepare", "read_results", "results_of", "run_seed", "summary"]
+__all__ = ["REFERENCE", "Task", "bill_of", "prepare", "results_of", "run_seed", "summary"]
 
 REFERENCE = "untrained encoder"
 FREE = ("seed", "precision")
@@ -100,28 +101,6 @@ def bill_of(task: Task, out: Path, progress: Progress | None = None) -> Plan:
     return make_bill(found, task.collection(out), task.settings, task.recipe.options.threads, progress)
 
 
-def read_results(out: Path) -> list[dict[str, Any]]:
-    """The rows of a results file, none where there is no file. Raises `InputError` for a damaged line."""
-    try:
-        lines = out.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{out} cannot be read: {error}", "give --out another file") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or "recipe" not in row or "hash" not in row:
-            raise InputError(
-                f"{out}, line {number} is not a result", "delete the line, or give --out another file"
-            )
-        rows.append(row)
-    return rows
-
-
 def results_of(task: Task, out: Path, seeds: int) -> dict[int, dict[str, Any]]:
     """Seed -> row of the seeds below `seeds` that are in the results under the task's hash."""
     rows = read_results(out)
@@ -139,7 +118,10 @@ def run_seed(task: Task, out: Path, seed: int, progress: Progress | None = None)
     if together.follows():
         raise ConfigError("a recipe runs in one process", "leave torchrun out")
     started, busy = time.monotonic(), time.process_time()
-    read_results(out)  # before hours of training, not after
+    known = read_results(out)
+    if not any(row["hash"] == task.hash for row in known):  # before hours of training, not after
+        with _scored_images(task, task.settings.pixels, 8, progress):
+            pass
     collection = _learned(task, out, seed, progress)
     learned = time.monotonic()
     table = _scored(task, collection.model, seed, progress)
@@ -163,7 +145,7 @@ def run_seed(task: Task, out: Path, seed: int, progress: Progress | None = None)
         "finished": now(),
     }
     row = plain(row)
-    _append(out, row)
+    append(out, row)
     return row
 
 
@@ -195,19 +177,14 @@ def _learned(task: Task, out: Path, seed: int, progress: Progress | None) -> Col
 
 def _scored(task: Task, model: Model, seed: int, progress: Progress | None) -> dict[str, Any]:
     picked, how = task.picked, task.recipe.protocol
-    voting = picked.bank if how.name == "knn" else ()
-    every = sorted({*voting, *picked.score})
+    with _scored_images(task, model.pixels, model.size, progress) as (every, pixels):
+        rows = model_rows(model, pixels, device=task.recipe.options.device, progress=progress)
     place = {row: i for i, row in enumerate(every)}
-    with read_images(
-        picked.files(every), model.size, str(model.facts["fit"]), progress, model.pixels
-    ) as found:
-        if len(found.pixels) != len(every):
-            raise InputError(f"{len(every)} images to score are {len(found.pixels)} different files")
-        rows = model_rows(model, found.pixels, device=task.recipe.options.device, progress=progress)
     asked = [place[row] for row in picked.score]
     labels = picked.labels(picked.score)
     if how.name == "knn":
-        return _knn(rows, [place[row] for row in voting], picked.labels(voting), asked, labels, task)
+        voting = [place[row] for row in picked.bank]
+        return _knn(rows, voting, picked.labels(picked.bank), asked, labels, task)
     table = protocol.evaluate(
         {name: values[asked] for name, values in _distinct(rows).items()},
         labels,
@@ -219,6 +196,17 @@ def _scored(task: Task, model: Model, seed: int, progress: Progress | None) -> d
         progress=progress,
     )
     return {key: value for key, value in table.items() if key != "versions"}
+
+
+@contextmanager
+def _scored_images(
+    task: Task, pixels: PixelFormat, size: int, progress: Progress | None
+) -> Iterator[tuple[list[int], NDArray[Any]]]:
+    """The rows that vote or are scored, and their pixels. Raises `InputError` where one cannot be read."""
+    picked, votes = task.picked, task.recipe.protocol.name == "knn"
+    every = sorted({*(picked.bank if votes else ()), *picked.score})
+    with read_images(picked.files(every), size, task.settings.fit, progress, pixels) as found:
+        yield every, found.pixels
 
 
 def _knn(
@@ -279,18 +267,3 @@ def _processor() -> str:
         text = ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
     return found.group(1) if found else platform.processor() or platform.machine()
-
-
-def _append(out: Path, row: Mapping[str, Any]) -> None:
-    """`row` as one more line of `out`, whole or not at all."""
-    line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with open(out, "ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
-            if file.write(line) != len(line):
-                file.truncate(before)
-                raise CollectionError(f"the disk is full: {out} could not be written", "free some space")
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise disk_error(out, error) from error
