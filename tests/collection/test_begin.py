@@ -15,7 +15,7 @@ from semblance.collection.model import Model
 from semblance.collection.settings import Options, resolve
 from semblance.collection.store import Collection
 from semblance.encoders._frozen import Frozen
-from semblance.errors import CollectionError, ConfigError
+from semblance.errors import CollectionError, ConfigError, InputError
 from semblance.objectives._parts import UnitHead
 
 SHORT: dict[str, Any] = {"epochs": 1, "device": "cpu", "precision": "32"}
@@ -126,6 +126,18 @@ def test_what_contradicts_is_one_line(options: dict[str, Any], says: str, built:
         options = {**options, "start_from": built.parent / options["start_from"]}
     with pytest.raises(ConfigError, match=says) as caught:
         resolve(Options.read(options), 60, 32)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_of_other_channels_are_one_line(built: Path, tmp_path: Path) -> None:
+    """A model of pictures does not go on with images of five channels."""
+    folder = tmp_path / "five"
+    folder.mkdir()
+    for i in range(4):
+        image = np.random.default_rng(i).normal(size=(12, 12, 5)).astype(np.float32)
+        np.save(folder / f"{i}.npy", image)
+    with pytest.raises(InputError, match=r"none of 4 files.*this collection has 8-bit pictures") as caught:
+        learn(folder, tmp_path / "out.smb", start_from=built, epochs=1)
     assert "\n" not in str(caught.value)
 
 

@@ -186,6 +186,14 @@ def test_what_does_not_fit_is_one_clear_line(title: str, options: dict[str, Any]
     assert "\n" not in str(caught.value)
 
 
+def test_only_one_may_make_the_batches(combined: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sme", "cbswr"):
+        kind = plugins.get("objectives", name).Objective
+        monkeypatch.setattr(kind, "order", lambda self, shuffled, batch: shuffled, raising=False)
+    with pytest.raises(ConfigError, match="sme and cbswr both make the batches"):
+        combined()
+
+
 def test_only_one_may_choose_partners(combined: Make) -> None:
     assert combined(**{"sme.partner": 0.5}).partner.share == 0.5
     with pytest.raises(ConfigError, match="sme and cbswr both choose the partners"):

@@ -99,5 +99,7 @@ def test_not_yet(history: list[dict[str, Any]]) -> None:
     ],
 )
 def test_the_knob_to_turn(config: dict[str, Any], losses: tuple[float, float], says: str) -> None:
-    history = [epoch(True, loss) for loss in losses]
+    history = [epoch(False, losses[0]), epoch(True, losses[1])]
     assert re.search(says, health.knob(history, TrainConfig(**config), "cbswr"))
+    history = [epoch(True, 1.0), epoch(True, 1.1)]
+    assert "--training.patience (it is 2)" in health.knob(history, TrainConfig(), "cbswr")

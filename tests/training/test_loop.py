@@ -280,7 +280,7 @@ def test_a_collapse_is_an_error_and_stays_one(
         with pytest.raises(TrainingCollapsed, match=r"mean cosine 1\.000") as caught:
             train(store(), collapsed(), config(epochs=2, lr=1e-4), tmp_path, 8)
         assert caught.value.exit_code == 4
-        assert "--training.lr" in caught.value.hint
+        assert "--training.patience" in caught.value.hint
     assert len(lines(tmp_path)) == 2
     patient = config(epochs=3, lr=1e-4, patience=0)
     assert train(store(), collapsed(), patient, tmp_path / "patient", 8).epochs == 3

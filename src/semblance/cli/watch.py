@@ -106,7 +106,7 @@ def health_line(record: Mapping[str, Any]) -> str:
     if "mean_cosine" in health:
         parts.append(f"others {health['mean_cosine']:.2f}")
     if health.get("flat"):
-        parts.append("no spread left: all images look nearly alike")
+        parts.append("no spread left")
     return f"epoch {record['epoch']}: {', '.join(parts)}"
 
 

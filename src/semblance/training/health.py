@@ -64,11 +64,17 @@ def check(history: list[dict[str, Any]], config: TrainConfig, objective: str) ->
 
 
 def knob(history: list[dict[str, Any]], config: TrainConfig, objective: str) -> str:
-    """What to change after a collapse: the learning rate where it is high or the loss rose under it."""
+    """What to change after a collapse: the learning rate where it is high or the loss rose under it, patience
+    where nothing was apart to begin with."""
     rate, usual = config.base_lr(), dataclasses.replace(config, lr=None).base_lr()
     first, last = (history[i].get("loss", 0.0) for i in (0, -1))
     if rate > STEEP * usual:
         return f"lower --training.lr: it is {rate:g}, {usual:g} is usual"
+    if history[0]["health"]["flat"]:
+        return (
+            "it was so from the start: where images hardly differ nothing will help; where they do, wait "
+            f"longer with --training.patience (it is {config.patience}) or take a smaller --batch"
+        )
     if last > first:
         return f"lower --training.lr: the loss rose from {first:.3g} to {last:.3g} under {rate:g}"
     return (
