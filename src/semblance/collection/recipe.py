@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from semblance import plugins
 from semblance.collection.settings import Options, read_fields, resolve
 from semblance.errors import ConfigError, InputError
 
@@ -36,6 +37,8 @@ NOT_HERE = {
     "column": "[data] has it",
 }
 """Options of `learn` that a recipe does not take, and what it has instead."""
+KINDS = {**dict.fromkeys(("size", "epochs", "batch", "threads"), int), "budget": float, "freeze": bool}
+"""Types of the options that are no text."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +153,10 @@ def _values(table: Mapping[str, Any]) -> dict[str, Any]:
         if key in GROUPS and (isinstance(value, Mapping) or key == "training"):
             options = _table(key, value)
             if key != "training" and "name" in options:
-                values[key] = _text(f"{key}.name", options.pop("name"))
+                values[key] = _read(f"{key}.name", options.pop("name"), str)
             values[f"{key}_options"] = options
-        elif isinstance(value, (Mapping, list)):
-            raise ConfigError(f"{key} is {value!r}", "expected one value")
         else:
-            values["start_from" if key == "from" else key] = value
-    for key in ("objective", "encoder", "views", "setting", "weights", "start_from", "positives", "pixels"):
-        if key in values:
-            _text(key, values[key])
+            values["start_from" if key == "from" else key] = _read(key, value, KINDS.get(key, str))
     return values
 
 
@@ -216,7 +214,10 @@ def _table(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{name} is {value!r}", "expected a text")
-    return value
+def _read(name: str, value: Any, kind: Any) -> Any:
+    """One value of the type `kind`, not empty."""
+    if isinstance(value, (Mapping, list)):
+        raise ConfigError(f"{name} is {value!r}", "expected one value")
+    if value == "":
+        raise ConfigError(f"{name} must not be empty")
+    return plugins.read(name, value, kind)
