@@ -57,11 +57,12 @@ def ours(pixels: Array, width: int, epochs: int, seed: int) -> tuple[Any, float]
 
 
 def theirs(peer: str, stores: dict[str, Path], width: int, epochs: int, seed: int) -> tuple[Any, float]:
-    """(features by store, seconds) of the peer, in its own process and one thread."""
+    """(features by store, seconds) of the peer, in its own process and as many threads as here."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "features.npz"
-        command = [peer, str(Path(__file__).with_name("lightly_port.py")), "train", "--threads", "1"]
+        command = [peer, str(Path(__file__).with_name("lightly_port.py")), "train"]
         command += ["--width", str(width), "--epochs", str(epochs), "--seed", str(seed), "--workers", "0"]
+        command += ["--threads", str(torch.get_num_threads())]
         command += ["--rate", str(RATE), "--out", str(out)]
         command += ["--pixels", str(stores["train"]), "--score", str(stores["score"])]
         source = {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
@@ -98,7 +99,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/lightly.jsonl"))
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--sides", nargs="*", default=["ours", "lightly", "untrained"])
     wanted = parser.parse_args()
     data, (bank, labels) = open_set(wanted.data, "cifar10"), bank_labels(wanted.data, "cifar10")
     there = {(r["side"], r["seed"]) for r in done(wanted.out, "knn")}
@@ -112,8 +114,8 @@ def main() -> None:
         stores = {name: Path(folder) / f"{name}.npy" for name in pixels}
         for name, part in pixels.items():
             np.save(stores[name], part)
-        for seed in range(wanted.seeds):
-            for side in ("ours", "lightly", "untrained"):
+        for seed in wanted.seeds:
+            for side in wanted.sides:
                 if (side, seed) in there:
                     continue
                 seconds = 0.0

@@ -1,6 +1,7 @@
 """What was tried to speed up a training step, one change at a time, each in a process of its own.
 
     python benchmarks/lightly_tried.py --rounds 3 --width 32      # adds to docs/results/lightly.jsonl
+    python benchmarks/lightly_tried.py --profile                  # where the time of a step goes
 
 A step here is the encoder's forward and backward over two views of a batch, and its optimiser: most of a
 whole one. "as it is": bf16 where the processor has it, channels-last, memory kept, threads that wait awake
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,16 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def once(width: int, chosen: dict[str, Any], seconds: float) -> dict[str, float]:
-    """Images a second of one variant in this process, and the seconds of its first step."""
+PARTS = {
+    "convolutions, backward": ("aten::convolution_backward",),
+    "convolutions, forward": ("aten::mkldnn_convolution",),
+    "batch normalisation": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+    "ReLU and sums": ("aten::threshold_backward", "aten::clamp_min_", "aten::add_", "aten::add"),
+}
+
+
+def stepper(width: int, chosen: dict[str, Any]) -> Callable[[], float]:
+    """A training step of a variant; calling it takes one and gives its seconds."""
     from lightly_speed import encoder
     from semblance.training.machine import keep_memory
 
@@ -66,12 +76,31 @@ def once(width: int, chosen: dict[str, Any], seconds: float) -> dict[str, float]
         optimiser.zero_grad(set_to_none=True)
         return time.perf_counter() - begin
 
+    return step
+
+
+def once(width: int, chosen: dict[str, Any], seconds: float) -> dict[str, float]:
+    """Images a second of one variant in this process, and the seconds of its first step."""
+    step = stepper(width, chosen)
     first = step()
     step()
     times = [step()]
     while sum(times) < seconds or len(times) < 3:
         times.append(step())
     return {"images/s": round(chosen["batch"] / statistics.median(times), 2), "first": round(first, 1)}
+
+
+def shares(width: int, steps: int = 3) -> dict[str, float]:
+    """Where the time of a step goes, percent by kind of operation."""
+    step = stepper(width, SETTINGS)
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(steps):
+            step()
+    own = {row.key: row.self_cpu_time_total for row in found.key_averages()}
+    parts = {name: sum(own.get(key, 0) for key in keys) for name, keys in PARTS.items()}
+    parts["the rest"] = sum(own.values()) - sum(parts.values())
+    return {name: round(100 * value / sum(own.values()), 1) for name, value in parts.items()}
 
 
 def main() -> None:
@@ -83,6 +112,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     if wanted.one:
@@ -91,6 +121,10 @@ def main() -> None:
     from lightly_speed import write
     from speed import machine
 
+    if wanted.profile:
+        record = {"kind": "profile", "width": wanted.width, "shares": shares(wanted.width)}
+        write(wanted.out, {**record, "machine": machine()})
+        return
     for _ in range(wanted.rounds):
         rates = {}
         for name in wanted.variants:
