@@ -33,7 +33,7 @@ SHOWN = ("recall@1", "map@r", "nmi", "ami", "knn@20")
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("bench/results.jsonl"),
-    show_default="bench/results.jsonl",
+    show_default=True,
     help="The results; a line is added for each seed.",
 )
 @click.option("--images", type=click.IntRange(2), help="At most N images to learn from and N to score.")
