@@ -30,6 +30,7 @@ memory.
 
 The peer is the same method by lightly's losses, heads and transforms around the same encoder, with a
 DataLoader of 2 workers: as its examples are written (float32), and with what a user may add to that by hand.
+{disturbed} of {rounds} rounds, beside which other programs ran, is left out.
 """
 MISSED = """
 **Missed: {rows}.** The last column under "The physical limit" says why: the encoder's own pass alone is
@@ -68,11 +69,13 @@ every variant in a process of its own, one change at a time.
 
 def page(records: list[Record]) -> Iterator[str]:
     """The lines of the page."""
-    speed = [r for r in records if r["kind"] == "speed"]
+    every = [r for r in records if r["kind"] == "speed"]
+    speed = [r for r in every if not r.get("disturbed")]
     peaks = [r for r in records if r["kind"] == "peak"]
     machines = sorted({r["machine"] for r in speed})
     versions = ", ".join(sorted({r["lightly"] for r in speed if r["lightly"]}))
-    yield INTRO.format(machines="; ".join(machines), versions=versions)
+    counts = {"rounds": len(every), "disturbed": len(every) - len(speed)}
+    yield INTRO.format(machines="; ".join(machines), versions=versions, **counts)
     for record in (r for r in records if r["kind"] == "agree"):
         apart = max(v for k, v in record.items() if k != "kind")
         yield f"The three losses and ours agree to {apart:.0e} (relative, equal rows, float64).\n"
