@@ -255,7 +255,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path(".data"))
     parser.add_argument("--out", type=Path, default=Path("docs/results/curve.jsonl"))
-    parser.add_argument("--runs", type=Path, default=Path(".curve"), help="checkpoints, to go on from")
+    parser.add_argument("--runs", type=Path, default=Path(".data/curve"), help="checkpoints, to go on from")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--objective", default="simclr", choices=list(OBJECTIVES))
     parser.add_argument("--batch", type=int, default=512)
