@@ -7,6 +7,7 @@ from its checkpoint takes exactly the steps it would have taken: the same weight
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import threading
 import time
@@ -142,7 +143,7 @@ class _Training:
                 self._save(epoch, 0)
                 self._check()
         if hasattr(self.objective, "finish"):
-            self.objective.finish(self._features, self.objective.head)
+            self.objective.finish(functools.partial(self._features, "finish"), self.objective.head)
         self.objective.eval()
         return TrainResult(epoch, self._elapsed(), self.ledger.history)
 
@@ -275,10 +276,10 @@ class _Training:
             return self.store[rows]
         return pixels_to_tensor(self.pixels, ids.numpy(), self.device)
 
-    def _features(self) -> Tensor:
-        return torch.from_numpy(self._embed(None, self.pixels, self.progress)).to(self.device)
+    def _features(self, stage: str = "neighbours") -> Tensor:
+        return torch.from_numpy(self._embed(None, self.pixels, self.progress, stage)).to(self.device)
 
-    def _embed(self, head: Any, pixels: Array, progress: Progress | None = None) -> Array:
+    def _embed(self, head: Any, pixels: Array, progress: Progress | None = None, stage: str = "") -> Array:
         return embed(
             self.objective.encoder,
             head,
@@ -288,5 +289,5 @@ class _Training:
             precision=self.config.precision,
             crop=self.config.views.crop,
             progress=progress,
-            stage="neighbours",
+            stage=stage,
         )
