@@ -97,6 +97,19 @@ def test_a_recipe_opens_with_its_command_its_time_and_what_to_expect(path: Path)
     assert recipe.options.weights is None or recipe.get.weights
 
 
+def test_what_to_expect_is_what_was_measured() -> None:
+    measured = results.read_results(RECIPES[0].parents[1] / "docs" / "results" / "recipes.jsonl")
+    last = {row["recipe"]: row["hash"] for row in measured}
+    assert set(last) == {path.stem for path in RECIPES} - set(PAPERS)
+    for name, one in last.items():
+        rows = [row["rows"]["learned"] for row in measured if row["hash"] == one]
+        metrics = ["recall@1", "map@r"] if "recall@1" in rows[0] else [list(rows[0])[-1]]
+        text = (RECIPES[0].parent / f"{name}.toml").read_text(encoding="utf-8")
+        for metric in metrics:
+            mean = 100 * sum(row[metric] for row in rows) / len(rows)
+            assert f" {mean:.1f}" in text[: text.index("\n\n")], (name, metric, mean)
+
+
 PLAIN = {"optimiser": "sgd", "lr": 1e-3, "momentum": 0.0, "weight_decay": 0.0, "epochs": 30, "batch": 64}
 SEEN = {"optimiser": "sgd", "lr": 0.03, "momentum": 0.9, "weight_decay": 5e-4, "epochs": 301, "batch": 128}
 PAPERS: dict[str, dict[str, Any]] = {
