@@ -64,6 +64,8 @@ def test_configuration(name: str) -> None:
     for bits in (0, 12, -8):
         with pytest.raises(ConfigError, match="multiple of 8"):
             plugins.get("codes", name).Coder(dataclasses.replace(config, bits=bits))
+    with pytest.raises(ConfigError, match=r"bits is 1000000 \(give at most 4,096"):
+        plugins.get("codes", name).Coder(dataclasses.replace(config, bits=1_000_000))
 
 
 def test_shapes_and_signs(name: str, fitted: dict[str, Any], embeddings: np.ndarray) -> None:

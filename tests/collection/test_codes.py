@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +48,8 @@ def test_labels_reach_a_coder_that_learns_from_them(opened: Collection) -> None:
     assert opened.info["codes"]["labels"] == "folder"
     opened.encode("sdh", 16, clusters=4)
     assert opened.info["codes"]["labels"] == "4 clusters"
+    opened.encode("sdh", 16, dict(zip(opened.paths, "ab" * len(opened), strict=False)))
+    assert opened.info["codes"]["labels"] == "label"
     with pytest.raises(ConfigError, match="learns without labels"):
         opened.encode("itq", 16, clusters=4)
     with pytest.raises(ConfigError, match="by name"):
@@ -64,6 +69,45 @@ def test_rethreshold_keeps_the_coder(opened: Collection) -> None:
     assert np.array_equal(before["weights"], after["weights"])
     with pytest.raises(ConfigError, match="keeps the coder"):
         opened.encode("itq", rethreshold=True)
+    with pytest.raises(ConfigError, match="keeps the coder"):
+        opened.encode(clusters=4, rethreshold=True)
+
+
+def test_labels_of_a_table_are_called_as_its_column(opened: Collection, tmp_path: Path) -> None:
+    lines = [f"{path},{'ab'[i % 2]}" for i, path in enumerate(opened.paths)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,breed", *lines]) + "\n")
+    opened.encode("sdh", 16, tmp_path / "table.csv")
+    assert opened.info["codes"]["labels"] == "breed"
+
+
+@pytest.mark.parametrize("bits", [0, -8, 12, 1_000_000])
+def test_a_length_that_no_code_has_is_told_at_once(opened: Collection, bits: int) -> None:
+    for coder in ("auto", "itq"):
+        with pytest.raises(ConfigError, match=f"bits is {bits}"):
+            opened.encode(coder, bits)
+
+
+@pytest.mark.parametrize("fails", ["codes.npy", "coder.safetensors"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_write_that_stops_half_way_leaves_the_codes_that_were(
+    opened: Collection, monkeypatch: pytest.MonkeyPatch, fails: str, error: BaseException
+) -> None:
+    before = np.array(opened.encode("lsh", 16))
+    replace = os.replace
+
+    def stopping(source: Any, target: Any) -> None:
+        if Path(target).name == fails:
+            raise error
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", stopping)
+        with pytest.raises(CollectionError if isinstance(error, OSError) else KeyboardInterrupt):
+            opened.encode("lsh", 32)
+    again = Collection.open(opened.path)
+    assert np.array_equal(again.codes, before)
+    assert again.coder.config.bits == 16
+    assert not list(opened.path.glob(".codes-*"))
 
 
 def test_codes_of_another_make_are_refused(opened: Collection) -> None:

@@ -62,8 +62,10 @@ def command(
     share = opened.embeddings.nbytes / max(1, packed.nbytes)
     if about.get("chosen"):
         click.echo(about["chosen"])
-    from_labels = f", learned from {about['labels']}" if about.get("labels") else ""
+    told = {None: "", "folder": ", learned from the names of the folders"}
+    how = told.get(about.get("labels"), f", learned from {about.get('labels')}")
+    how += ", thresholds set anew" if about.get("rethresholded") else ""
     click.echo(
-        f"{len(packed):,} codes of {about['bits']} bits by {about['coder']}{from_labels}: "
+        f"{len(packed):,} codes of {about['bits']} bits by {about['coder']}{how}: "
         f"{packed.nbytes:,} bytes, 1/{share:.0f} of the floats"
     )

@@ -1,7 +1,7 @@
 """Room: codes. From embeddings to binary codes; one file per method.
 
 A method's file defines `Config` and `Coder(config)`. `Config` is a frozen dataclass with `bits: int = 64` (a
-multiple of 8) and `seed: int = 0`. `Coder` offers:
+multiple of 8, at most 4,096) and `seed: int = 0`. `Coder` offers:
 
 `fit(x, y=None) -> itself`: learns from embeddings `(n, d)` float32; a memory map is read in blocks, so a
 streamed fit is the full fit. `y` is used only by a coder whose class attribute `labels` is True: `(n,)` whole
@@ -24,9 +24,19 @@ rest comes with it, and `tests/codes/test_contract.py` finds the file by itself.
 
 from __future__ import annotations
 
-from semblance.codes._bits import diagnose, pack, unpack
+from semblance.codes._bits import check_bits, diagnose, pack, unpack
 from semblance.codes._clusters import pseudo_labels
 from semblance.codes._coder import ThresholdCoder
 from semblance.codes._files import identity, load, save
 
-__all__ = ["ThresholdCoder", "diagnose", "identity", "load", "pack", "pseudo_labels", "save", "unpack"]
+__all__ = [
+    "ThresholdCoder",
+    "check_bits",
+    "diagnose",
+    "identity",
+    "load",
+    "pack",
+    "pseudo_labels",
+    "save",
+    "unpack",
+]

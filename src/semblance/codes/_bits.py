@@ -16,6 +16,8 @@ from semblance.errors import ConfigError, InputError
 __all__ = ["Diagnosis", "as_codes", "check_bits", "diagnose", "pack", "unpack"]
 
 _ROWS = 65_536
+MOST = 4096
+"""Bits beyond which a code is a mistake: longer than an embedding, and some coders learn in its square."""
 
 Codes = NDArray[np.uint8]
 
@@ -41,13 +43,15 @@ class Diagnosis(NamedTuple):
 
 
 def check_bits(bits: int) -> int:
-    """`bits`, if whole bytes hold them. Raises `ConfigError`.
+    """`bits`, if whole bytes hold them and they are at most 4,096. Raises `ConfigError`.
 
     >>> check_bits(64)
     64
     """
     if isinstance(bits, bool) or not isinstance(bits, int) or bits < 8 or bits % 8:
         raise ConfigError(f"bits is {bits}", "give a multiple of 8, such as 64")
+    if bits > MOST:
+        raise ConfigError(f"bits is {bits}", f"give at most {MOST:,}; 64 to 512 are usual")
     return bits
 
 

@@ -6,6 +6,8 @@ hashes. An update encodes what is new with the coder that is there.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,9 +60,9 @@ def encode(
     """
     rows = collection.embeddings
     if rethreshold:
-        if coder != "auto" or bits is not None or options:
+        if coder != "auto" or any(one is not None for one in (bits, labels, column, clusters)) or options:
             raise ConfigError(
-                "--rethreshold keeps the coder that is there", "leave coder, bits and options out"
+                "--rethreshold keeps the coder that is there", "leave coder, bits, labels and options out"
             )
         made, about = coder_of(collection).rethreshold(rows), dict(collection.info["codes"])
         about["rethresholded"] = True
@@ -80,9 +82,15 @@ def _write(
 ) -> tuple[dict[str, Any], Codes]:
     """(what `collection.json` says of them, the codes), after writing both files into `folder`."""
     packed: Codes = coder.encode(rows)
-    disk.write_atomically(folder / CODES, lambda file: np.save(file, packed))
-    room.save(folder / CODER, coder, model)
-    parts = {name: disk.file_hash(folder / name) for name in (CODES, CODER)}
+    with tempfile.TemporaryDirectory(
+        prefix=".codes-", dir=folder
+    ) as beside:  # both are whole, or none counts
+        made = {name: Path(beside) / name for name in (CODES, CODER)}
+        disk.write_atomically(made[CODES], lambda file: np.save(file, packed))
+        room.save(made[CODER], coder, model)
+        parts = {name: disk.file_hash(path) for name, path in made.items()}
+        for name, path in made.items():
+            os.replace(path, folder / name)
     return {**about, "identity": room.identity(coder, model), "parts": parts}, packed
 
 
@@ -210,15 +218,14 @@ def _labels(
     clusters: int | None,
 ) -> tuple[NDArray[np.int64] | NDArray[np.bool_], str]:
     """Labels for the coder (see `labelled.targets`), and what they are."""
-    from semblance.collection.evaluate import read_labels
-    from semblance.collection.labelled import targets
+    from semblance.collection.labelled import labels_in_order, targets
 
     if clusters is not None:
         if labels is not None or column:
             raise ConfigError("labels and clusters were both asked for", "give --labels or --clusters")
         return np.asarray(room.pseudo_labels(rows, clusters), np.int64), f"{clusters} clusters"
-    values = list(read_labels(collection, labels, column).values())
+    values, said = labels_in_order(collection.paths, labels, column, collection.path.name)
     y, known = targets(values)
     if len(known) < 2:
         raise InputError("the labels name fewer than 2 classes", "a coder that learns from labels needs 2")
-    return y, column or "folder"
+    return y, said

@@ -114,7 +114,7 @@ def explain_disk_errors(what: str) -> Iterator[None]:
             ) from error
         if error.errno in FORBIDDEN:
             raise CollectionError(
-                f"{what}: no permission{where}", "choose another place with --out"
+                f"{what}: no permission{where}", "make it writable, or choose another place"
             ) from error
         raise
 

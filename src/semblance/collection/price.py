@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semblance import plugins
+from semblance.codes import check_bits
 from semblance.contracts import Progress
 from semblance.errors import ConfigError, InputError, SemblanceError
 from semblance.index import exact
@@ -69,12 +70,14 @@ def price(
     A row: "coder", "bits", "recall" and "reranked" (0 to 1, with "low" and "high", 95 % over queries),
     "bytes" of a code, "ms" a query of a whole scan on one thread, "fit" seconds; or "coder", "bits" and "why
     not". Up to 1,000 queries and 100,000 images are drawn by `seed`; coders learn on up to 50,000. Raises
-    `InputError` below 3 images, `ConfigError` for a coder that needs labels or bits that fill no whole bytes.
+    `InputError` below 3 images, `ConfigError` for a coder that needs labels or lengths that no code has.
     """
     names = list(coders) if coders is not None else label_free()
     for name in names:
         if plugins.get("codes", name).Coder.labels:
             raise ConfigError(f"{name} learns from labels", f"without labels: {', '.join(label_free())}")
+    for length in bits:
+        check_bits(length)
     if k < 1:
         raise ConfigError(f"k is {k}", "ask for at least one neighbour")
     if len(embeddings) < 3:
@@ -152,8 +155,6 @@ def _row(asked: _Asked, name: str, bits: int, seed: int) -> dict[str, Any]:
         )
         coder.fit(asked.gallery[:: -(-len(asked.gallery) // FITTED)])
     except SemblanceError as error:
-        if isinstance(error, ConfigError) and bits % 8:
-            raise
         return row | {"why not": error.message}
     seconds = time.perf_counter() - started
     codes = coder.encode(asked.gallery)
