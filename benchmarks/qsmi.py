@@ -237,9 +237,9 @@ def end_lines(found: list[dict[str, Any]]) -> list[str]:
         f"cifar10 c0 (1,000 ask, 5,000 are labelled, 54,000 are searched), {END_BITS} bits, mAP over all",
         f"54,000. From pixels: resnet depth 10 width 16 from random weights, {END_EPOCHS} epochs on the",
         f"5,000, signs of the embedding. On an embedding: {ends[0]['about']};",
-        "the coder fitted to the same 5,000.",
+        "the coder fitted to the same 5,000. What one seed says is not certain to a few hundredths.",
         "",
-        "| objective and coder | from pixels | on the embedding | seeds |",
+        "| objective and coder | from pixels | on the embedding | number of seeds |",
         "| --- " * 4 + "|",
     ]
     for name in TRAINED:
