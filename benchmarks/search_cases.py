@@ -1,6 +1,6 @@
 """Is every answer that of brute force? Random cases over every index that takes packed codes.
 
-    python benchmarks/search_cases.py                    # 100,000 cases, prints and writes search_cases.md
+    python benchmarks/search_cases.py                    # 100,000 cases, resumes, writes search_cases.md
     python benchmarks/search_cases.py --cases 1000 --index scan
 
 A case draws a size, a width, a kind of codes (uniform, clustered, few distinct ones, skewed), ids in any
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import tempfile
 import time
@@ -30,6 +31,10 @@ from semblance import plugins
 from semblance.index import _cost, _kernel
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 8, 8, 12, 16, 16, 24, 32, 33, 64)
+OUT = RESULTS / "search_cases.jsonl"
+SLICE = 1_000
+ASKED = 100_000
+Record = dict[str, Any]
 KINDS = ("uniform", "clustered", "few distinct", "skewed")
 
 
@@ -147,35 +152,35 @@ def check(name: str, module: types.ModuleType, one: Case) -> None:
         assert (near.ids[i, inside:] == -1).all()
 
 
-def main() -> None:
-    """Runs the cases and writes docs/results/search_cases.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--index", help="one index; else all that take codes and are asked codes")
-    options = parser.parse_args()
-    _kernel._WORTH_A_THREAD = 2**10  # small cases are to be shared by threads as well
-    names = [options.index] if options.index else plugins.names("index")
-    ways: Counter[tuple[str, str]] = Counter()
+def run(modules: dict[str, types.ModuleType], numbers: range) -> Record:
+    """What the cases `numbers` were, as it is kept; ends the program at the first wrong answer."""
+    ways: Counter[str] = Counter()
     started = time.process_time()
-    every = {name: plugins.get("index", name) for name in names}
-    modules = {name: module for name, module in every.items() if asked_codes(module.Index)}
-    for number in range(options.first, options.first + options.cases):
+    for number in numbers:
         one = case(number)
         for name, module in modules.items():
             try:
                 check(name, module, one)
             except AssertionError as error:
                 raise SystemExit(f"{name} is wrong in case {number}: --first {number} --cases 1") from error
-            ways[name, one.path] += 1
-        if number % 10_000 == 9_999:
-            print(f"{number + 1} cases, {', '.join(modules)}: every answer that of brute force", flush=True)
+            ways[f"{name} {one.path}"] += 1
+    minutes = (time.process_time() - started) / 60
+    found = {"first": numbers.start, "cases": len(numbers), "minutes": round(minutes, 3)}
+    return {**found, "machine": machine(), "ways": dict(sorted(ways.items()))}
+
+
+def page(found: list[Record]) -> str:
+    """docs/results/search_cases.md."""
+    ways = sum((Counter(one["ways"]) for one in found), Counter[str]())
+    cases, minutes = sum(one["cases"] for one in found), sum(one["minutes"] for one in found)
+    machines = "; ".join(sorted({one["machine"] for one in found}))
     lines = [
         "# Is every answer that of brute force?",
         "",
-        f"Made by `benchmarks/search_cases.py` on {machine()}: {options.cases:,} random cases for each index",
-        f"that takes packed codes, {(time.process_time() - started) / 60:.0f} minutes of one core. A",
-        "difference would have stopped the run.",
+        f"Made by `benchmarks/search_cases.py` on {machines}: {cases:,} random cases for each",
+        f"index that takes packed codes, {minutes:.0f} minutes of one core. A difference would have stopped",
+        "the run."
+        + (f" {ASKED:,} are asked for; the script goes on where it was stopped." if cases < ASKED else ""),
         "",
         "A case draws 0 to 300 codes (one in 200: 2,000 or 34,000) of 8 to 512 bits, uniform, clustered,",
         "skewed or with few distinct ones; 1 to 40 queries from the same law; ids in or out of order; often",
@@ -186,11 +191,38 @@ def main() -> None:
         "",
         "| index | path | cases | wrong |",
         "| --- | --- | --- | --- |",
-        *(f"| {name} | {path} | {count:,} | 0 |" for (name, path), count in sorted(ways.items())),
+        *(f"| {way.replace(' ', ' | ')} | {count:,} | 0 |" for way, count in sorted(ways.items())),
     ]
-    if not options.index and options.cases >= 100_000:
-        (RESULTS / "search_cases.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Runs what is missing of the cases, and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--cases", type=int, default=ASKED)
+    parser.add_argument("--first", type=int, help="begin here, all over, and keep nothing")
+    parser.add_argument("--index", help="one index, and keep nothing; else all that take codes")
+    options = parser.parse_args()
+    _kernel._WORTH_A_THREAD = 2**10  # small cases are to be shared by threads as well
+    names = [options.index] if options.index else plugins.names("index")
+    every = {name: plugins.get("index", name) for name in names}
+    modules = {name: module for name, module in every.items() if asked_codes(module.Index)}
+    if options.index or options.first is not None:
+        first = options.first or 0
+        print(page([run(modules, range(first, first + options.cases))]))
+        return
+    kept = OUT.read_text(encoding="utf-8").splitlines() if OUT.exists() else []
+    found = [json.loads(line) for line in kept]
+    done = {one["first"] for one in found}
+    for first in range(0, options.cases, SLICE):
+        if first not in done:
+            found.append(run(modules, range(first, first + SLICE)))
+            with OUT.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found[-1]) + "\n")
+            print(
+                f"{first + SLICE:,} cases, {', '.join(modules)}: every answer that of brute force", flush=True
+            )
+            OUT.with_suffix(".md").write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
