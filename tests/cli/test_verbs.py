@@ -173,6 +173,18 @@ def test_what_cannot_be_done_says_so_in_two_lines(
     assert not (desk / "other.smb").exists()
 
 
+@pytest.mark.parametrize("objective", ["simclr", "sigreg+measure"])
+def test_a_collapse_stops_with_4_and_the_knob_to_turn(objective: str, desk: Path) -> None:
+    words = ["--objective", objective, "--epochs", "9", "--size", "16", "--encoder.width", "4"]
+    result = call("learn", "photos", *words, "--precision", "32", "--training.lr", "30", "--out", "other.smb")
+    assert result.exit_code == 4, result.output
+    lines = result.stderr.splitlines()
+    assert any(line.startswith("error: ") for line in lines)
+    assert any(line.startswith("hint: lower --training.lr") for line in lines)
+    assert not any(line.startswith("epoch 9") for line in lines)
+    assert not (desk / "other.smb").exists()
+
+
 def test_search_prints_what_was_promised(desk: Path) -> None:
     one = answer("search", "photos.smb", "photos/03.png", "-k", "4")
     assert one["query"] == "photos/03.png"
