@@ -90,7 +90,7 @@ def test_a_recipe_opens_with_its_command_its_time_and_what_to_expect(path: Path)
     assert all(line.startswith("#") for line in comment.splitlines())
     assert f"semblance bench recipes/{path.name}" in comment
     assert "Time:" in comment
-    assert re.search(r"Expected: (not measured here|.*\d)", comment)
+    assert re.search(r"Expected(: not measured here|, per cent.*: .*\d)", comment)
     assert recipe.name == path.stem
     assert recipe.data.folder.startswith(".data/")
     assert recipe.options.objective is not None
