@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from tests.collection.conftest import TINY, write_digits
 
 import semblance
+from semblance.cli.main import semblance as verbs
+from semblance.collection import disk
 from semblance.collection import search as searching
 from semblance.collection.build import run
 from semblance.collection.store import Collection
@@ -188,3 +191,39 @@ def test_embeddings_that_are_all_alike_build_without_codes(
     done = build.learn(tmp_path / "photos", tmp_path / "a.smb", **TINY)
     assert done.info["codes"] is None
     assert done.info["price"] is None
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(verbs, [str(word) for word in words])
+
+
+def test_the_verbs_answer_in_json(opened: Collection) -> None:
+    made = json.loads(call("encode", opened.path, "--coder", "lsh", "--bits", 16, "--json").stdout)
+    assert (made["coder"], made["bits"], made["bytes"]) == ("lsh", 16, 2 * len(opened))
+    seen = json.loads(call("codes", opened.path, "--json").stdout)
+    assert (seen["coder"], seen["bits"], seen["n"]) == ("lsh", 16, len(opened))
+    table = json.loads(call("price", opened.path, "--coders", "lsh,pca", "--bits", "8,16", "--json").stdout)
+    assert [(row["coder"], row["bits"]) for row in table["rows"]] == [
+        *(("lsh", 8), ("lsh", 16)),
+        *(("pca", 8), ("pca", 16)),
+    ]
+    assert Collection.open(opened.path).info["price"]["rows"] == table["rows"]
+    assert call("encode", opened.path, "--bits", 0).exit_code == 2
+
+
+def test_the_verbs_say_what_they_did(opened: Collection) -> None:
+    assert "learned from the names of the folders" in call("encode", opened.path, "--coder", "sdh").stdout
+    assert "thresholds set anew" in call("encode", opened.path, "--rethreshold").stdout
+
+
+def test_a_price_that_cannot_be_kept_is_still_seen(
+    opened: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(disk, "write_json", refused)
+    result = call("price", opened.path, "--coders", "lsh", "--bits", "8")
+    assert result.exit_code == 3
+    assert "lsh" in result.stdout
+    assert "no permission" in result.stderr

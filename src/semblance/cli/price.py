@@ -33,19 +33,26 @@ def command(
     from semblance.collection.price import choose, sentence
     from semblance.collection.store import Collection
 
+    opened = Collection.open(collection)
     with screen.Screen() as watched:
-        table = Collection.open(collection).price(
+        table = opened.price(
             options.read_numbers(bits) if bits else None,
             [name.strip() for name in coders.split(",")] if coders else None,
             k=count,
             seed=seed,
+            record=False,
             progress=watched.progress,
         )
     best = choose(table)
     told = sentence(table, best) if best else "none of these coders can code these images"
+    if not as_json:
+        _show(table, told)
+    opened.record(price=table)  # last: where it cannot be kept, it was at least seen
     if as_json:
         screen.print_json({**table, "best": best, "sentence": told})
-        return
+
+
+def _show(table: dict[str, Any], told: str) -> None:
     click.echo(
         f"{table['queries']:,} queries of {table['gallery']:,} images; recall of the {table['k']} nearest in "
         f"floats ({table['float_bytes']} bytes an image), in %; "

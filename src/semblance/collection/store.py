@@ -234,13 +234,20 @@ class Collection:
         return describe(self)
 
     def price(
-        self, bits: Sequence[int] | None = None, coders: Sequence[str] | None = None, **options: Any
+        self,
+        bits: Sequence[int] | None = None,
+        coders: Sequence[str] | None = None,
+        *,
+        record: bool = True,
+        **options: Any,
     ) -> dict[str, Any]:
-        """What codes of each length keep and cost, kept for the report; see `price.price`."""
+        """What codes of each length keep and cost, kept for the report unless `record` is False; see
+        `price.price`."""
         from semblance.collection.price import BITS, price
 
         table = price(self.embeddings, bits or BITS, coders, **options)
-        self.record(price=table)
+        if record:
+            self.record(price=table)
         return table
 
     def embed(
