@@ -196,6 +196,12 @@ def page(found: list[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kept() -> dict[int, Record]:
+    """First case -> the slice, of all that were run; several processes may share the work."""
+    lines = OUT.read_text(encoding="utf-8").splitlines() if OUT.exists() else []
+    return {one["first"]: one for one in map(json.loads, lines)}
+
+
 def main() -> None:
     """Runs what is missing of the cases, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -211,18 +217,15 @@ def main() -> None:
         first = options.first or 0
         print(page([run(modules, range(first, first + options.cases))]))
         return
-    kept = OUT.read_text(encoding="utf-8").splitlines() if OUT.exists() else []
-    found = [json.loads(line) for line in kept]
-    done = {one["first"] for one in found}
     for first in range(0, options.cases, SLICE):
-        if first not in done:
-            found.append(run(modules, range(first, first + SLICE)))
+        if first not in kept():
+            found = run(modules, range(first, first + SLICE))
             with OUT.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found[-1]) + "\n")
+                file.write(json.dumps(found) + "\n")
             print(
                 f"{first + SLICE:,} cases, {', '.join(modules)}: every answer that of brute force", flush=True
             )
-            OUT.with_suffix(".md").write_text(page(found), encoding="utf-8")
+            OUT.with_suffix(".md").write_text(page(list(kept().values())), encoding="utf-8")
 
 
 if __name__ == "__main__":
