@@ -166,20 +166,25 @@ def _neighbours(knn: list[Record]) -> Iterator[str]:
     yield EQUAL.format(**first)
     yield "| side | k = 20 | mean | k = 200 | mean |"
     yield "| --- " * 5 + "|"
-    scores: dict[str, dict[str, list[float]]] = {}
+    scores: dict[str, dict[int, Record]] = {}
     for side in ("ours", "lightly", "untrained"):
-        mine = sorted((r for r in knn if r["side"] == side), key=lambda r: r["seed"])
-        scores[side] = {k: [100 * r[k] for r in mine] for k in ("knn@20", "knn@200")}
+        mine = scores[side] = {r["seed"]: r for r in knn if r["side"] == side}
         cells = []
-        for values in scores[side].values():
-            cells += [" ".join(f"{v:.1f}" for v in values), f"{np.mean(values):.1f}"]
-        yield f"| {side} | {' | '.join(cells)} |"
-    for name, values in scores["ours"].items():
-        gaps = [a - b for a, b in zip(values, scores["lightly"][name], strict=False)]
+        for name in ("knn@20", "knn@200"):
+            values = [100 * mine[seed][name] for seed in sorted(mine)]
+            cells += [" ".join(f"{v:.1f}" for v in values), f"{np.mean(values):.1f}" if values else ""]
+        yield f"| {side} (seeds {', '.join(map(str, sorted(mine)))}) | {' | '.join(cells)} |"
+    for name in ("knn@20", "knn@200"):
+        ours, lightly = ({seed: 100 * r[name] for seed, r in scores[s].items()} for s in ("ours", "lightly"))
+        middle, least, most = np.mean(list(lightly.values())), min(ours.values()), max(ours.values())
+        place = "within" if least <= middle <= most else "**outside**"
+        span = f"{least:.1f} to {most:.1f}"
+        yield f"\n{name}: lightly's mean ({middle:.1f}) lies {place} our seeds' spread ({span})."
+        gaps = [ours[seed] - lightly[seed] for seed in sorted(ours.keys() & lightly.keys())]
         if len(gaps) > 1:
             told = t_interval(gaps)
             span = f"{told.mean:+.1f} ({told.low:+.1f} to {told.high:+.1f})"
-            yield f"\nOurs - lightly, {name}: {span}; 95 %, Student's t over {len(gaps)} seeds."
+            yield f"Ours - lightly: {span}; 95 %, Student's t over {len(gaps)} seeds."
     yield ""
 
 
