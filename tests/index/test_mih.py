@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semblance.errors import CollectionError, ConfigError, InputError
-from semblance.index import _cost, _kernel, _probe, _tabled, _tables, mih, scan
+from semblance.index import _cost, _kernel, _probe, _shares, _tabled, _tables, mih, scan
 from semblance.index._codes import to_words
 from semblance.index.mih import Config, Index
 
@@ -168,14 +168,14 @@ def test_substrings_share_out_what_the_bits_tell() -> None:
     """Eight bits tell something, each is repeated eight times: no substring holds one twice."""
     telling = rng(0).integers(0, 2, (4000, 8), dtype=np.uint8)
     words = to_words(np.packbits(np.repeat(telling, 8, axis=1), axis=1, bitorder="little"))
-    order, low = _tables.share_bits(words, 64, 8)
+    order, low = _shares.share_bits(words, 64, 8)
     assert sorted(order.tolist()) == list(range(64))
     assert low.tolist() == list(range(0, 65, 8))
     for j in range(8):
         assert len(set((order[8 * j : 8 * j + 8] // 8).tolist())) == 8
     dull = np.zeros((4000, 64), dtype=np.uint8)
     dull[:, :32] = rng(1).integers(0, 2, (4000, 32))
-    order, _ = _tables.share_bits(to_words(np.packbits(dull, axis=1, bitorder="little")), 64, 4)
+    order, _ = _shares.share_bits(to_words(np.packbits(dull, axis=1, bitorder="little")), 64, 4)
     assert [int((order[16 * j : 16 * j + 16] < 32).sum()) for j in range(4)] == [8, 8, 8, 8]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import heapq
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semblance.index import _kernel
+from semblance.index._shares import share_bits
 
 __all__ = [
     "ARRAYS",
@@ -56,8 +56,6 @@ ARRAYS = {
     "rows": "<u4",
 }
 """The arrays of `Tables` and their types on disk."""
-
-_SAMPLE = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,41 +191,6 @@ def build(words: Words, bits: int, m: int, path: str | None = None, threads: int
     with ThreadPoolExecutor(max(1, threads)) as pool:
         list(pool.map(fill, range(m)))
     return Tables(bits, order, low, offsets, tables, where, start, rows)
-
-
-def share_bits(words: Words, bits: int, m: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The bits `(bits,)`, substring after substring, and where each of the m begins `(m + 1,)`.
-
-    Greedy: the substring of least entropy takes the bit that adds most to it. Entropy is the collision
-    entropy -log2 sum p^2 of a sample's buckets, as a query meets n sum p^2 codes in its own bucket.
-    """
-    chosen = np.unique(np.linspace(0, len(words) - 1, min(len(words), _SAMPLE)).astype(np.int64))
-    packed = np.ascontiguousarray(words[chosen].astype("<u8", copy=False)).view(np.uint8)
-    sample = np.unpackbits(packed, axis=1, bitorder="little")[:, :bits]
-    sizes = [bits // m + (j < bits % m) for j in range(m)]
-    parts: list[list[int]] = [[] for _ in range(m)]
-    buckets = [np.zeros(len(sample), dtype=np.int64) for _ in range(m)]
-    pairs = float(len(sample)) ** 2  # of the sample's codes that share a bucket
-    open_ = [(-pairs, 0, j) for j in range(m)]  # a heap: the least entropy, then the fewest bits first
-    left = list(range(bits))
-    while left:
-        _, size, j = open_[0]
-        order = np.argsort(buckets[j], kind="stable")
-        counts = np.bincount(buckets[j])
-        begins = np.cumsum(counts) - counts
-        ones = np.add.reduceat(sample[order][:, left], begins, axis=0, dtype=np.int64).astype(np.float64)
-        meeting = (ones**2 + (counts[:, None] - ones) ** 2).sum(axis=0)
-        best = int(np.argmin(meeting))
-        bit = left.pop(best)
-        parts[j].append(bit)
-        halves = 2 * buckets[j] + sample[:, bit]
-        buckets[j] = (np.cumsum(np.bincount(halves) > 0) - 1)[halves]
-        if size + 1 < sizes[j]:
-            heapq.heapreplace(open_, (-float(meeting[best]), size + 1, j))
-        else:
-            heapq.heappop(open_)
-    low = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-    return np.concatenate([sorted(part) for part in parts]).astype(np.int32), low
 
 
 def substring(codes: Words, low: int, width: int) -> NDArray[np.int64]:
