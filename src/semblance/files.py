@@ -13,7 +13,7 @@ from pathlib import Path
 
 from semblance.errors import CollectionError
 
-__all__ = ["disk_error", "free_bytes", "part_of", "put_in_place", "write_atomic", "write_part"]
+__all__ = ["disk_error", "free_bytes", "is_full", "part_of", "put_in_place", "write_atomic", "write_part"]
 
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -75,9 +75,14 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def is_full(error: OSError) -> bool:
+    """Whether there was no room; also NumPy's short write, which has no number."""
+    return error.errno in _FULL or " requested and " in str(error)
+
+
 def disk_error(path: Path, error: OSError) -> CollectionError:
     """The error to raise for a write to `path` that failed with `error`."""
-    if error.errno in _FULL:
+    if is_full(error):
         what = f"the disk is full: {path} could not be written"
         return CollectionError(what, "free some space and run the same again")
     reason = error.strerror or str(error)

@@ -57,6 +57,8 @@ def test_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_system_says(number: int, said: str) -> None:
     with pytest.raises(CollectionError, match=said), disk.explain_disk_errors("building"):
         raise OSError(number, os.strerror(number), "file")
+    with pytest.raises(CollectionError, match="disk is full"), disk.explain_disk_errors("building"):
+        raise OSError("14376 requested and 1920 written")  # as numpy.save says it
     with pytest.raises(OSError, match="interrupted"), disk.explain_disk_errors("building"):
         raise OSError(errno.EINTR, "interrupted")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from semblance.errors import CollectionError
+from semblance.files import is_full
 
 __all__ = [
     "building_folder",
@@ -35,7 +36,6 @@ __all__ = [
     "write_json",
 ]
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -108,7 +108,7 @@ def explain_disk_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        if error.errno in FULL:
+        if is_full(error):
             raise CollectionError(
                 f"{what}: the disk is full{where}", "free some space and run the same command again"
             ) from error
