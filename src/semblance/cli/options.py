@@ -226,7 +226,7 @@ def training_options(function: F) -> F:
         click.option("--column", help="The column of labels, in the table or the manifest.  [the only one]"),
         click.option("--epochs", type=int, help="How often to see every image.  [from the collection]"),
         click.option("--budget", type=Duration(), help="Last whole epoch that fits: 90s, 10m, 1h30m."),
-        click.option("--batch", type=int, help="Images in a step, all processes together.  [128]"),
+        click.option("--batch", type=int, help="Images in a step, all processes together.  [64]"),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto."),
         click.option(
             "--precision",
