@@ -23,7 +23,7 @@ __all__ = ["SEEN", "SETS", "ImageSet", "bank_labels", "labelled", "open_set"]
 SETS = {"cifar10": 32, "omniglot": 32, "cub100": 32, "galaxyzoo1-small": 32}
 EPOCHS = {"cifar10": 2, "omniglot": 3, "cub100": 4, "galaxyzoo1-small": 2}
 SEEN = ("cifar10", "galaxyzoo1-small", "clothing-small")
-"""Sets whose training images are of the classes that score; clothing-small is in `benchmarks/sweep.py` only."""
+"""Sets whose training images are of the classes that score; clothing-small: `benchmarks/sweep.py` only."""
 Array = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, str]
 
