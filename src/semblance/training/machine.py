@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import threading
@@ -21,6 +22,8 @@ from semblance.training.config import TrainConfig, choose_device
 __all__ = ["ctrl_c", "device_of_rank", "fabric_on", "keep_memory", "least", "optimiser_for", "resident"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# Fabric names its precision at every start; the line would stand in the middle of a progress bar.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def device_of_rank(wanted: str) -> torch.device:
