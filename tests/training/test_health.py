@@ -90,6 +90,18 @@ def test_not_yet(history: list[dict[str, Any]]) -> None:
     health.check([FLAT, FLAT], TrainConfig(patience=0), "cbswr")
 
 
+def test_what_spreads_is_let_go_on() -> None:
+    """A network begins nearly flat: 1 - cosine that grows is no collapse, unless along one line only."""
+
+    def at(cosine: float, rank: float) -> dict[str, Any]:
+        return {"epoch": 2, "health": {"mean_cosine": cosine, "effective_rank": rank, "flat": True}}
+
+    health.check([at(0.992, 20.0), at(0.99, 20.0)], TrainConfig(), "cbswr")
+    for history in ([at(0.992, 1.2), at(0.99, 1.2)], [at(0.99, 20.0), at(0.99, 20.0)]):
+        with pytest.raises(TrainingCollapsed):
+            health.check(history, TrainConfig(), "cbswr")
+
+
 @pytest.mark.parametrize(
     ("config", "losses", "says"),
     [

@@ -17,6 +17,8 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 FLAT_COSINE = 0.985
 FLAT_RANK = 1.5
+SPREADING = 1.05
+"""Growth of 1 - mean cosine over the epochs that are looked at, beyond which they go apart."""
 FEW = 8
 """So few images lie near a line whatever they are like: their rank says nothing."""
 STEEP = 3.0
@@ -51,11 +53,15 @@ def measure(rows: Array) -> dict[str, Any]:
 
 
 def check(history: list[dict[str, Any]], config: TrainConfig, objective: str) -> None:
-    """Raise `TrainingCollapsed` when the last `config.patience` epochs were flat (see `measure`)."""
+    """Raise `TrainingCollapsed` when the last `config.patience` epochs were flat (see `measure`) and did not
+    spread: a network begins nearly flat, and one that is on its way out of that is left to go on."""
     recent = history[-config.patience :]
     if not 0 < config.patience <= len(recent) or not all(epoch["health"]["flat"] for epoch in recent):
         return
     last = recent[-1]
+    first_spread, last_spread = (1 - epoch["health"]["mean_cosine"] for epoch in (recent[0], last))
+    if last_spread > SPREADING * first_spread and last["health"]["effective_rank"] >= FLAT_RANK:
+        return
     raise TrainingCollapsed(
         f"the embedding collapsed: mean cosine {last['health']['mean_cosine']:.3f}, "
         f"effective rank {last['health']['effective_rank']:.1f} after epoch {last['epoch']}",
