@@ -47,7 +47,7 @@ CHOSEN: dict[str, str] = {
     "cbswr plus": "plus",
     "cbswr fixed": "fixed",
     "sme": "sme",
-    "simclr": "simclr",
+    "simclr": "simclr, decoupled",
     "sigreg": "sigreg",
     "swav": "swav",
     "vicreg": "vicreg",

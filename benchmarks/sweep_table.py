@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from semblance.evaluation.statistics import difference, t_interval
+from semblance.evaluation.statistics import t_interval
 from sweep import BASELINES, ENCODER, VIEWS, records
 from sweep_arms import ARMS, CHOSEN, DEFAULT
 
@@ -40,6 +40,8 @@ def page(found: Sequence[Record]) -> Iterator[str]:
     yield HEAD.format(**ENCODER)
     if runs:
         yield from _sweep(found, runs)
+    else:
+        yield "The sweep itself has not been run yet; what follows is how its knobs are chosen."
     yield "\n## How the knobs were chosen\n"
     yield f"Validation classes (omniglot, cub100) or images only, {_minutes(tuned)} a training, one seed: R@1"
     yield "of each image among the others, mean over classes. An objective's best mean goes into the sweep.\n"
@@ -65,12 +67,13 @@ def _sweep(found: Sequence[Record], runs: Sequence[Record]) -> Iterator[str]:
         )
     for objective, arm in CHOSEN.items():
         values = {s: _seeds(runs, arm, s) for s in VIEWS}
-        if not all(values.values()):
+        if not any(values.values()):
             continue
         cells = [_interval(list(values[s].values())) for s in VIEWS]
-        mean = 100 * np.mean([np.mean(list(values[s].values())) for s in VIEWS])
+        whole = all(values.values())
+        mean = f"{100 * np.mean([np.mean(list(v.values())) for v in values.values()]):.1f}" if whole else "-"
         shown = f"**{objective}**" if objective == DEFAULT else objective
-        yield f"| {shown} | " + " | ".join(cells) + f" | {mean:.1f} |"
+        yield f"| {shown} | " + " | ".join(cells) + f" | {mean} |"
     seeds = {len(_seeds(runs, arm, s)) for arm in CHOSEN.values() for s in VIEWS} - {0}
     yield f"\nSeeds: {', '.join(map(str, sorted(seeds)))} a cell. **Bold**: the default.\n"
     yield from _ahead(found, runs)
@@ -81,10 +84,10 @@ def _sweep(found: Sequence[Record], runs: Sequence[Record]) -> Iterator[str]:
         cells = []
         for s in VIEWS:
             mine = [r for r in found if r["kind"] in ("run", "baseline") and (r["arm"], r["set"]) == (arm, s)]
-            cells.append(
-                " / ".join(f"{100 * np.mean([r['scores'][key] for r in mine]):.1f}" for key in OTHERS)
-            )
-        yield f"| {objective} | " + " | ".join(cells) + " |"
+            means = [f"{100 * np.mean([r['scores'][key] for r in mine]):.1f}" for key in OTHERS if mine]
+            cells.append(" / ".join(means) or "-")
+        if set(cells) != {"-"}:
+            yield f"| {objective} | " + " | ".join(cells) + " |"
 
 
 def _ahead(found: Sequence[Record], runs: Sequence[Record]) -> Iterator[str]:
@@ -97,15 +100,15 @@ def _ahead(found: Sequence[Record], runs: Sequence[Record]) -> Iterator[str]:
         cells, reached = [], 0
         for s in VIEWS:
             ours = _seeds(runs, mine, s)
-            theirs = _seeds(runs, CHOSEN.get(rival, rival), s) if rival in CHOSEN else None
-            gaps = [
-                100 * (x - (_one(found, rival, s) if theirs is None else theirs[k])) for k, x in ours.items()
-            ]
+            theirs = dict.fromkeys(ours, _one(found, rival, s)) if rival not in CHOSEN else None
+            theirs = _seeds(runs, CHOSEN[rival], s) if theirs is None else theirs
+            gaps = [100 * (x - theirs[seed]) for seed, x in ours.items() if seed in theirs]
+            if not gaps:
+                cells.append("-")
+                continue
             one = t_interval(gaps)
-            told = difference(one.mean, one.low, one.high, "one seed")
-            cells.append(
-                f"{one.mean:+.1f}" + _span(one.low, one.high) + ("" if told.significant else " n.s.")
-            )
+            unsure = one.low is not None and one.high is not None and one.low <= 0 <= one.high
+            cells.append(f"{one.mean:+.1f}" + _span(one.low, one.high) + (" n.s." if unsure else ""))
             reached += one.mean >= 100 * margin
         yield (
             f"| {rival} | "
@@ -129,6 +132,8 @@ def _seeds(runs: Sequence[Record], arm: str, where: str) -> dict[int, float]:
 
 
 def _interval(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
     one = t_interval([100 * value for value in values])
     return f"{one.mean:.1f}" + ("" if one.low is None else f" ± {one.mean - one.low:.1f}")
 
