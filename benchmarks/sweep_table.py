@@ -75,7 +75,7 @@ def _sweep(found: Sequence[Record], runs: Sequence[Record]) -> Iterator[str]:
         shown = f"**{objective}**" if objective == DEFAULT else objective
         yield f"| {shown} | " + " | ".join(cells) + f" | {mean} |"
     seeds = {len(_seeds(runs, arm, s)) for arm in CHOSEN.values() for s in VIEWS} - {0}
-    yield f"\nSeeds: {', '.join(map(str, sorted(seeds)))} a cell. **Bold**: the default.\n"
+    yield f"\nSeeds: {', '.join(map(str, sorted(seeds)))} a cell. **Bold**: the default. -: not run yet.\n"
     yield from _ahead(found, runs)
     yield "\nMAP@R and AMI (k-means with as many clusters as classes) of the same embeddings:\n"
     yield "| | " + " | ".join(VIEWS) + " |"
