@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lines import records
 from semblance.evaluation.statistics import difference, t_interval
 
 __all__ = ["page", "records"]
@@ -20,13 +19,6 @@ KINDS = {
     "asymmetric": "10 nearest by the query's real values against the signs of the codes",
 }
 FLOOR = "itq"
-
-
-def records(path: Path) -> list[Record]:
-    """Everything measured so far."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def page(found: list[Record]) -> Iterator[str]:

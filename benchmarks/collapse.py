@@ -29,6 +29,7 @@ from scipy.ndimage import gaussian_filter
 
 from learn import machine
 from learn_sets import bank_labels, open_set
+from lines import records
 from semblance.collection.build import learn
 from semblance.errors import SemblanceError
 from semblance.evaluation.metrics import score, unit
@@ -70,13 +71,6 @@ def one(pixels: Array, labels: Array, count: int, channels: int, seed: int) -> d
         "health": measure(x[:2000]),
         "recall@1": round(found.summary["recall@1_balanced"], 4),
     }
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    """The lines of the result file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def table(found: list[dict[str, Any]]) -> Iterator[str]:

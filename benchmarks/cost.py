@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from semblance.native import processor
 
 EPOCHS = {1_000: 10, 10_000: 2, 60_000: 1}
 ENCODER = ["--encoder", "resnet", "--encoder.depth", "10", "--encoder.width", "8", "--encoder.stem", "64"]
@@ -127,10 +128,7 @@ def main() -> None:
 
 def machine() -> str:
     """Processor and cores."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+    return f"{processor()}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

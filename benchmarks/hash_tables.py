@@ -30,6 +30,7 @@ import torch
 from codes_sets import Embedded, open_embedded
 from learn import machine
 from learn_sets import rows_of
+from lines import records
 from semblance import plugins
 from semblance.errors import SemblanceError
 from semblance.evaluation.hashing import TIES, HashScores, Measures, score_splits
@@ -125,13 +126,6 @@ def digest(scores: HashScores) -> Record:
     kept = {name: None if np.isnan(value) else round(value, 5) for name, value in scores.summary.items()}
     looks = {"balance": scores.codes.balance, "correlation": scores.codes.mean_correlation}
     return {**kept, "distinct": scores.codes.distinct, **{k: round(v, 4) for k, v in looks.items()}}
-
-
-def records(path: Path) -> list[Record]:
-    """Everything measured so far."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write(path: Path, record: Record) -> None:

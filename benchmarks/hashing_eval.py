@@ -29,6 +29,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from learn import machine
+from lines import records
 from semblance import plugins
 from semblance.codes import pack, unpack
 from semblance.errors import ConfigError
@@ -177,13 +178,6 @@ def sorted_stable(queries: Array, items: Array, asked: Array, theirs: Array) -> 
     hits = theirs[np.argsort(-(signs[0] @ signs[1].T), axis=1, kind="stable")] == asked[:, None]
     precision = np.cumsum(hits, axis=1) / np.arange(1, len(items) + 1)
     return np.asarray((precision * hits).sum(axis=1) / hits.sum(axis=1))
-
-
-def records(path: Path) -> list[Record]:
-    """Everything measured so far."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def page(found: list[Record]) -> Iterator[str]:

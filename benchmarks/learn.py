@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ from semblance import plugins
 from semblance.evaluation.baselines import pca_pixels, raw_pixels
 from semblance.evaluation.metrics import score, unit
 from semblance.images.views import PRESETS, apply, draw
+from semblance.native import processor
 from semblance.training.checkpoint import stream
 from semblance.training.config import TrainConfig
 from semblance.training.embed import embed
@@ -233,9 +233,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
 
 def machine() -> str:
     """Processor and library, as they stand beside every number."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, 1 thread, torch {torch.__version__}"
+    return f"{processor()}, 1 thread, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

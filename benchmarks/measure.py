@@ -15,7 +15,6 @@ import copy
 import itertools
 import json
 import logging
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -39,6 +38,7 @@ from semblance.images.measure import measure_store
 from semblance.images.sources import scan
 from semblance.images.store import build_store, open_store
 from semblance.images.views import PRESETS
+from semblance.native import processor
 from semblance.objectives.measure import held_out, turn
 from semblance.training.config import TrainConfig, cpu_has_bf16
 from semblance.training.embed import embed
@@ -332,11 +332,7 @@ RUNS: dict[str, tuple[Callable[..., dict[str, float]], tuple[tuple[int, int], ..
 
 def machine() -> str:
     """The processor, as far as it says its name, and whether it multiplies in bf16."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text(encoding="utf-8").splitlines() if about.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {'bf16' if cpu_has_bf16() else 'float32'}, one thread"
+    return f"{processor()}, {'bf16' if cpu_has_bf16() else 'float32'}, one thread"
 
 
 def main() -> None:

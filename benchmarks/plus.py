@@ -11,7 +11,6 @@ classes of the two sets whose classes are unseen, with the images of those class
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 
 from learn import machine, one_run, pretrained, scored, write
 from learn_sets import SETS, open_set
+from lines import records
 from semblance.evaluation.statistics import paired_class_bootstrap, t_interval
 from semblance.training.embed import embed
 
@@ -84,13 +84,6 @@ def run(root: Path, out: Path, seeds: int, part: str, roles: list[str]) -> None:
 def done(path: Path) -> set[Key]:
     """What is in the result file."""
     return {(r["seed"], r["role"], r["set"], r["setting"], r["row"]) for r in records(path)}
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    """The lines of the result file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def page(found: list[dict[str, Any]]) -> Iterable[str]:

@@ -24,7 +24,6 @@ import argparse
 import ctypes
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -40,6 +39,7 @@ import numpy as np
 
 from semblance.index import _kernel
 from semblance.index.scan import Config, Index
+from semblance.native import processor
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 PEERS = {"faiss": "faiss-cpu", "usearch": "usearch", "numba": "numba"}
@@ -50,9 +50,7 @@ Work = Callable[[], Any]
 
 def machine() -> str:
     """The processor, as it stands beside every number."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+    return f"{processor()}, {os.cpu_count()} cores"
 
 
 def draw(n: int, bits: int, seed: int) -> np.ndarray:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -34,6 +33,7 @@ from semblance import plugins
 from semblance.images.sources import scan
 from semblance.images.store import build_store, open_store
 from semblance.images.views import Views, centre
+from semblance.native import processor
 from semblance.objectives._decoder import doublings
 from semblance.training.config import TrainConfig, choose_precision
 from semblance.training.loop import train
@@ -320,11 +320,7 @@ def main() -> None:
 
 def machine() -> str:
     """Processor, threads and library."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor()
-    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

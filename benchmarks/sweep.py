@@ -30,6 +30,7 @@ import torch
 
 from learn import machine
 from learn_sets import SEEN, ImageSet, bank_labels, open_set
+from lines import records
 from semblance import plugins
 from semblance.evaluation.baselines import pca_pixels, raw_pixels
 from semblance.evaluation.metrics import score, unit, weighted_knn
@@ -39,7 +40,7 @@ from semblance.training.embed import embed
 from semblance.training.loop import train
 from sweep_arms import ARMS, CHOSEN, Arm
 
-__all__ = ["BASELINES", "MAIN", "VIEWS", "records"]
+__all__ = ["BASELINES", "MAIN", "VIEWS"]
 
 VIEWS = {
     "omniglot": "document",
@@ -141,13 +142,6 @@ def baselines(root: Path, out: Path, data: ImageSet) -> None:
 def _pca(data: ImageSet, images: Array) -> Array:
     both = pca_pixels(np.concatenate([data.train, data.score]), 128)
     return both[: len(data.train)] if images is data.train else both[len(data.train) :]
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    """The lines of the result file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write(path: Path, record: dict[str, Any]) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from lines import records
 from semblance.evaluation.statistics import t_interval
-from sweep import BASELINES, ENCODER, VIEWS, records
+from sweep import BASELINES, ENCODER, VIEWS
 from sweep_arms import ARMS, CHOSEN, DEFAULT
 
 Record = dict[str, Any]
@@ -100,8 +101,10 @@ def _ahead(found: Sequence[Record], runs: Sequence[Record]) -> Iterator[str]:
         cells, reached = [], 0
         for s in VIEWS:
             ours = _seeds(runs, mine, s)
-            theirs = dict.fromkeys(ours, _one(found, rival, s)) if rival not in CHOSEN else None
-            theirs = _seeds(runs, CHOSEN[rival], s) if theirs is None else theirs
+            if rival in CHOSEN:
+                theirs = _seeds(runs, CHOSEN[rival], s)
+            else:
+                theirs = dict.fromkeys(ours, _one(found, rival, s))
             gaps = [100 * (x - theirs[seed]) for seed, x in ours.items() if seed in theirs]
             if not gaps:
                 cells.append("-")

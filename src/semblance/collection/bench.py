@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import platform
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from semblance.evaluation import protocol
 from semblance.evaluation.metrics import weighted_knn
 from semblance.images.formats import PixelFormat
 from semblance.images.sources import scan
+from semblance.native import processor
 from semblance.training.config import choose_device, choose_precision
 
 __all__ = ["REFERENCE", "Task", "bill_of", "prepare", "results_of", "run_seed", "summary"]
@@ -252,18 +252,8 @@ def _machine(settings: Settings) -> dict[str, Any]:
     device = choose_device(settings.device)
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "processor": _processor(),
+        "processor": processor(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "precision": choose_precision(settings.training.precision, device),
     }
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells it; else its architecture."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
-    return found.group(1) if found else platform.processor() or platform.machine()

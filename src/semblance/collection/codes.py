@@ -82,9 +82,8 @@ def _write(
 ) -> tuple[dict[str, Any], Codes]:
     """(what `collection.json` says of them, the codes), after writing both files into `folder`."""
     packed: Codes = coder.encode(rows)
-    with tempfile.TemporaryDirectory(
-        prefix=".codes-", dir=folder
-    ) as beside:  # both are whole, or none counts
+    # Both are whole before either counts.
+    with tempfile.TemporaryDirectory(prefix=".codes-", dir=folder) as beside:
         made = {name: Path(beside) / name for name in (CODES, CODER)}
         disk.write_atomically(made[CODES], lambda file: np.save(file, packed))
         room.save(made[CODER], coder, model)
