@@ -77,7 +77,9 @@ def learn(pixels: Array, seen: Array, views: str, epochs: int) -> Array:
     learner = plugins.get("objectives", OBJECTIVE).Objective(
         plugins.configure("objectives", OBJECTIVE, {}), net
     )
-    config = TrainConfig(epochs=epochs, batch=64, lr=2e-3, patience=0, views=PRESETS[views])
+    config = TrainConfig(
+        epochs=epochs, batch=64, optimiser="adamw", lr=2e-3, patience=0, views=PRESETS[views]
+    )
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         train(np.asarray(pixels[seen]), learner, config, Path(folder), 32)

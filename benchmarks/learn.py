@@ -117,6 +117,7 @@ def one_run(
         **{
             "epochs": data.epochs,
             "batch": 64,
+            "optimiser": "adamw",
             "lr": 2e-3,
             "seed": seed,
             "patience": 0,

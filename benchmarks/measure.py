@@ -136,7 +136,15 @@ def learn(
     if hasattr(objective, "take_columns"):
         objective.take_columns(columns)
     with tempfile.TemporaryDirectory() as folder:
-        how = TrainConfig(epochs=epochs, batch=32, seed=seed, device="cpu", views=PRESETS["sky"], patience=0)
+        how = TrainConfig(
+            epochs=epochs,
+            batch=32,
+            optimiser="adamw",
+            seed=seed,
+            device="cpu",
+            views=PRESETS["sky"],
+            patience=0,
+        )
         train(pixels, objective, how, Path(folder), pixels.shape[1])
     if trained is not None:
         trained.append(objective)

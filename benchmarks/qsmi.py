@@ -112,7 +112,14 @@ def end_to_end(name: str, seed: int, root: Path) -> dict[str, Any]:
     learner = plugins.get("objectives", name).Objective(config, net)
     learner.take_labels(y[split["train"]])
     plan = TrainConfig(
-        epochs=END_EPOCHS, batch=64, lr=2e-3, patience=0, seed=seed, device="cpu", views=PRESETS["photo"]
+        epochs=END_EPOCHS,
+        batch=64,
+        optimiser="adamw",
+        lr=2e-3,
+        patience=0,
+        seed=seed,
+        device="cpu",
+        views=PRESETS["photo"],
     )
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -68,7 +68,13 @@ def learned(arm: Arm, pixels: Array, views: str, epochs: int, seed: int) -> tupl
         plugins.configure("objectives", arm.objective, arm.options), encoder()
     )
     config = TrainConfig(
-        epochs=epochs, batch=arm.batch, lr=arm.lr, seed=seed, patience=0, views=PRESETS[views]
+        epochs=epochs,
+        batch=arm.batch,
+        optimiser=arm.optimiser,
+        lr=arm.lr,
+        seed=seed,
+        patience=0,
+        views=PRESETS[views],
     )
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +101,7 @@ def one(root: Path, out: Path, kind: str, name: str, data: ImageSet, seed: int, 
     learner, last, seconds = learned(arm, pixels, VIEWS[data.name], epochs, seed)
     base = {"kind": kind, "arm": name, "set": data.name, "seed": seed, "minutes": minutes, "epochs": epochs}
     base |= {"split": data.split, "objective": arm.objective, "options": arm.options, "batch": arm.batch}
-    base |= {"lr": arm.lr, "seconds": round(seconds, 1), "health": last["health"]}
+    base |= {"optimiser": arm.optimiser, "lr": arm.lr, "seconds": round(seconds, 1), "health": last["health"]}
 
     def rows(images: Array) -> Array:
         return embed(learner.encoder, learner.head, images, 32)

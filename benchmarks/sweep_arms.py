@@ -10,37 +10,42 @@ __all__ = ["ARMS", "CHOSEN", "DEFAULT", "Arm"]
 
 @dataclass(frozen=True)
 class Arm:
-    """An objective, its options, batch and learning rate."""
+    """An objective, its options, batch, optimiser and learning rate."""
 
     objective: str
     options: dict[str, Any] = field(default_factory=dict)
     batch: int = 128
+    optimiser: str = "muon"
     lr: float = 2e-3
 
 
 PLUS = {"variant": "plus"}
 ARMS: dict[str, Arm] = {
     "simclr": Arm("simclr"),
+    "simclr, AdamW": Arm("simclr", optimiser="adamw"),
     "simclr, batch 64": Arm("simclr", {}, 64),
     "simclr, batch 256": Arm("simclr", {}, 256),
     "simclr, tau 0.2": Arm("simclr", {"tau": 0.2}),
     "simclr, projector": Arm("simclr", {"hidden": 512, "tau": 0.2}),
     "simclr, decoupled": Arm("simclr", {"decoupled": True}),
+    "simclr, decoupled, AdamW": Arm("simclr", {"decoupled": True}, optimiser="adamw"),
     "sigreg": Arm("sigreg"),
+    "sigreg, AdamW": Arm("sigreg", optimiser="adamw"),
     "sigreg, projector": Arm("sigreg", {"hidden": 512}),
     "sigreg, 2 local": Arm("sigreg", {"local": 2}),
     "sigreg, weight 0.2": Arm("sigreg", {"weight": 0.2}),
     "vicreg": Arm("vicreg"),
+    "vicreg, AdamW": Arm("vicreg", optimiser="adamw"),
     "vicreg, projector": Arm("vicreg", {"hidden": 512}),
     "swav": Arm("swav"),
+    "swav, AdamW": Arm("swav", optimiser="adamw"),
     "swav, 256 prototypes": Arm("swav", {"prototypes": 256}),
     "plus": Arm("cbswr", PLUS),
-    "plus, batch 64": Arm("cbswr", PLUS, 64),
+    "plus, AdamW": Arm("cbswr", PLUS, optimiser="adamw"),
     "plus, no clusters": Arm("cbswr", {**PLUS, "central": 0.0, "rim": 0.0, "spare": "never"}),
     "fixed": Arm("cbswr", {"variant": "fixed"}),
     "sme": Arm("sme"),
     "stml": Arm("stml", {"momentum": 0.9}),
-    "simclr+sigreg": Arm("simclr+sigreg"),
 }
 DEFAULT = "cbswr plus"
 CHOSEN: dict[str, str] = {

@@ -49,7 +49,7 @@ def test_one_step_is_a_whole_training() -> None:
         assert rates(TrainConfig(lr=1.0, schedule=schedule), 1, 1) == [1.0]
 
 
-@pytest.mark.parametrize(("optimiser", "peak"), [("adamw", 2e-3), ("sgd", 0.03)])
+@pytest.mark.parametrize(("optimiser", "peak"), [("muon", 2e-3), ("adamw", 2e-3), ("sgd", 0.03)])
 def test_default_rates(optimiser: Any, peak: float) -> None:
     assert TrainConfig(optimiser=optimiser).base_lr() == peak
     assert TrainConfig(optimiser=optimiser, lr=0.5).base_lr() == 0.5

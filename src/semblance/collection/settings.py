@@ -277,8 +277,8 @@ def _encoder_config(name: str, given: Mapping[str, Any], size: int, pixels: Pixe
 
 
 def _gentle(encoder: str, begin: Beginning | None) -> dict[str, Any]:
-    """An encoder that has learned something already is not thrown about: a smaller learning rate."""
-    return {"lr": 3e-4} if encoder == "pretrained" or begin is not None else {}
+    """An encoder that has learned something already is not thrown about: AdamW, a smaller learning rate."""
+    return {"optimiser": "adamw", "lr": 3e-4} if encoder == "pretrained" or begin is not None else {}
 
 
 def _training(options: Options, base: Mapping[str, Any], images: int) -> TrainConfig:

@@ -20,7 +20,7 @@ __all__ = ["TrainConfig", "choose_device", "choose_precision", "learning_rate"]
 class TrainConfig:
     """Every knob of a training; `epochs` or, where set, `budget` seconds decide its length.
 
-    `batch` is the global one (all ranks together). `lr` None: 2e-3 for AdamW, 0.03 for SGD. `schedule`:
+    `batch` is the global one (all ranks together). `lr` None: 2e-3, for SGD 0.03. `schedule`:
     `cosine` to 0, `constant`, or `steps` (`factors[i]` from epoch `milestones[i]` on); each after a linear
     warm-up over the share `warmup` of all steps. `patience`: epochs without spread before a training
     is called collapsed, 0 for never.
@@ -29,7 +29,7 @@ class TrainConfig:
     epochs: int = 20
     budget: float | None = None
     batch: int = 64
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimiser: Literal["muon", "adamw", "sgd"] = "muon"
     lr: float | None = None
     weight_decay: float = 0.01
     momentum: float = 0.9
@@ -50,17 +50,18 @@ class TrainConfig:
             )
         if self.budget is not None and self.budget <= 0:
             raise ConfigError(f"the budget is {self.budget} seconds", "give a time such as 10m")
-        if self.optimiser not in ("adamw", "sgd") or self.schedule not in ("cosine", "constant", "steps"):
+        known = self.optimiser in ("muon", "adamw", "sgd")
+        if not known or self.schedule not in ("cosine", "constant", "steps"):
             raise ConfigError(
                 f"optimiser {self.optimiser!r}, schedule {self.schedule!r}",
-                "adamw or sgd; cosine, constant or steps",
+                "muon, adamw or sgd; cosine, constant or steps",
             )
         if len(self.milestones) != len(self.factors) or not 0 <= self.warmup < 1:
             raise ConfigError("one factor for each milestone, and a warm-up share below 1 are needed")
 
     def base_lr(self) -> float:
         """The peak learning rate."""
-        return self.lr if self.lr is not None else (2e-3 if self.optimiser == "adamw" else 0.03)
+        return self.lr if self.lr is not None else (0.03 if self.optimiser == "sgd" else 2e-3)
 
     def identity(self) -> dict[str, Any]:
         """What must agree for a checkpoint to be continued (not: device, budget, patience)."""

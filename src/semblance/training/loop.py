@@ -111,7 +111,7 @@ class _Training:
         self.device = device_of_rank(config.device)
         self.fabric = fabric_on(self.device, choose_precision(config.precision, self.device))
         self.objective = objective.to(self.device).to(memory_format=torch.channels_last)
-        self.optimiser = optimiser_for(self.objective, config)
+        self.optimiser = optimiser_for(self.objective, config, self.device)
         module, self.stepper = self.fabric.setup(self.objective, self.optimiser)
         self.module: Any = module
         self.steps = len(pixels) // self.batch

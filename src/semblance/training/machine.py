@@ -17,7 +17,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from semblance import ranks
-from semblance.training.config import TrainConfig, choose_device
+from semblance.training.config import TrainConfig, choose_device, choose_precision
+from semblance.training.muon import Muon
 
 __all__ = ["ctrl_c", "device_of_rank", "fabric_on", "keep_memory", "least", "optimiser_for", "resident"]
 
@@ -63,8 +64,8 @@ def fabric_on(device: torch.device, precision: str) -> Fabric:
     return fabric
 
 
-def optimiser_for(objective: Any, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over the objective's parameter groups; only what takes a gradient."""
+def optimiser_for(objective: Any, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    """Muon, AdamW or SGD over the objective's parameter groups; only what takes a gradient."""
     groups = (
         objective.parameter_groups()
         if hasattr(objective, "parameter_groups")
@@ -74,6 +75,8 @@ def optimiser_for(objective: Any, config: TrainConfig) -> torch.optim.Optimizer:
     lr, decay = config.base_lr(), config.weight_decay
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, weight_decay=decay, fused=True)
+    if config.optimiser == "muon":
+        return Muon(groups, lr, decay, choose_precision(config.precision, device) == "bf16")
     return torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=True)
 
 
