@@ -53,19 +53,23 @@ ENCODER = {"depth": 10, "width": 32, "stem": "64", "size": 32}
 BASELINES = ("raw pixels", "PCA of pixels", "untrained encoder")
 MAIN = {name: "knn@20_balanced" if name in SEEN else "recall@1_balanced" for name in VIEWS}
 PACE_IMAGES = 2_560
+LOOK = 512
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def encoder() -> torch.nn.Module:
-    """The one encoder of every arm."""
-    return plugins.get("encoders", "resnet").build(plugins.configure("encoders", "resnet", ENCODER))
+def encoder(pixels: Array) -> torch.nn.Module:
+    """The one encoder of every arm, as `semblance learn` starts it on `pixels`."""
+    net = plugins.get("encoders", "resnet").build(plugins.configure("encoders", "resnet", ENCODER))
+    some = pixels[np.linspace(0, len(pixels) - 1, LOOK).astype(int)].astype(np.float32) / 255
+    net.look_at(torch.from_numpy(some).permute(0, 3, 1, 2))
+    return net
 
 
 def learned(arm: Arm, pixels: Array, views: str, epochs: int, seed: int) -> tuple[Any, Any, float]:
     """(the objective after training, the last epoch's record, seconds)."""
     torch.manual_seed(seed)
     learner = plugins.get("objectives", arm.objective).Objective(
-        plugins.configure("objectives", arm.objective, arm.options), encoder()
+        plugins.configure("objectives", arm.objective, arm.options), encoder(pixels)
     )
     config = TrainConfig(
         epochs=epochs,
@@ -133,7 +137,7 @@ def baselines(root: Path, out: Path, data: ImageSet) -> None:
     """The rows that need no training."""
     there = {(r["arm"], r["set"]) for r in records(out) if r["kind"] == "baseline"}
     torch.manual_seed(0)
-    net = encoder()
+    net = encoder(data.train)
     ways = {
         "raw pixels": raw_pixels,
         "PCA of pixels": lambda images: _pca(data, images),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -138,6 +139,38 @@ def test_statistics_must_fit_the_channels() -> None:
     encoder = build(Config(depth=10, width=4))
     with pytest.raises(ConfigError, match="2 values"):
         encoder.set_statistics([0.5, 0.5], [0.5])
+
+
+@pytest.mark.parametrize(("channels", "stem", "pairs"), [(3, "64", 8), (1, "32", 8), (1, "64", 8)])
+@torch.no_grad()
+def test_the_first_layer_whitens_patches(channels: int, stem: Any, pairs: int) -> None:
+    """Its outputs on the patches it was made from: uncorrelated, of deviation 1, and their negatives."""
+    torch.manual_seed(0)
+    encoder = build(Config(depth=10, width=16, channels=channels, stem=stem))
+    images = torch.rand(64, channels, 24, 24).cumsum(3) / 24  # neighbours alike, as in images
+    encoder.look_at(images)
+    assert encoder.normalise(images).mean((0, 2, 3)).abs().max() < 1e-3
+    first = encoder.stem[0].weight
+    side = first.shape[-1]
+    x = encoder.normalise(images).numpy()
+    cut = range(0, 24 - side + 1, side)
+    patches = np.stack([x[:, :, i : i + side, j : j + side].reshape(64, -1) for i in cut for j in cut], 1)
+    out = patches.reshape(-1, patches.shape[2]) @ first.flatten(1).numpy().T
+    assert out[:, pairs : 2 * pairs] == pytest.approx(-out[:, :pairs], abs=1e-5)
+    values = np.linalg.eigvalsh(np.cov(patches.reshape(-1, patches.shape[2]).T))[::-1]
+    held = np.maximum(values[:pairs], 1e-3 * values[0])
+    assert np.cov(out[:, :pairs].T) == pytest.approx(np.diag(values[:pairs] / held), abs=2e-2)
+    assert np.linalg.norm(first[:pairs].flatten(1), axis=1) ** -2 == pytest.approx(held, rel=1e-3)
+
+
+@torch.no_grad()
+def test_images_that_show_nothing_leave_the_first_layer_random() -> None:
+    encoder = build(Config(depth=10, width=16)).eval()
+    before = encoder.stem[0].weight.clone()
+    for images in (torch.full((5, 3, 8, 8), 0.5), torch.rand(1, 3, 4, 4)):
+        encoder.look_at(images)
+        assert torch.equal(encoder.stem[0].weight, before)
+        assert torch.isfinite(encoder(images)).all()
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ __all__ = [
     "views_preset",
 ]
 
-SAMPLE = 2048
+SAMPLE = 512
 """Images that pixel statistics and the choice of views look at."""
 
 
@@ -113,12 +113,9 @@ def prepare(
         )
     if settings.begin is not None:
         fill_encoder(encoder, settings.begin)
-    elif hasattr(encoder, "set_statistics"):
-        sample = (
-            pixels[spread_rows(len(pixels), SAMPLE)].reshape(-1, pixels.shape[-1]).astype(np.float64)
-            / np.iinfo(pixels.dtype).max
-        )
-        encoder.set_statistics(sample.mean(0).round(4).tolist(), sample.std(0).round(4).tolist())
+    elif hasattr(encoder, "look_at"):
+        sample = pixels[spread_rows(len(pixels), SAMPLE)].astype(np.float32) / np.iinfo(pixels.dtype).max
+        encoder.look_at(torch.from_numpy(sample).permute(0, 3, 1, 2))
     start = {name: value.detach().clone() for name, value in encoder.state_dict().items()}
     encoder = Frozen(encoder) if settings.freeze else encoder
     objective: Any = build_objective(settings.objective, settings.objective_config, encoder, seed)

@@ -22,6 +22,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from semblance.errors import ConfigError
 from semblance.ranks import BatchNorm2d
@@ -30,6 +31,8 @@ __all__ = ["Config", "ResNet", "build"]
 
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 SMALLEST_STD = 1 / 255
+WEAKEST = 1e-6
+"""Variance of a component that is rounding, in those of the strongest."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,32 @@ class ResNet(nn.Module):
         with torch.no_grad():
             self.mean.copy_(torch.tensor(self.config.mean).view(1, -1, 1, 1))
             self.std.copy_(torch.tensor(self.config.std).view(1, -1, 1, 1))
+
+    @torch.no_grad()
+    def look_at(self, images: Tensor) -> None:
+        """Start from what `images` `(n, channels, h, w)` in [0, 1] look like, before anything is learned.
+
+        They are normalised per channel, and the first layer begins as the strongest principal components of
+        their patches, of deviation 1 (but at most 30 times as large as the first), beside their negatives:
+        patch whitening, Jordan 2024 (arXiv 2404.00498). Filters beyond twice the components stay random.
+        """
+        values = images.transpose(0, 1).flatten(1).double()
+        mean, std = values.mean(1).round(decimals=4), values.std(1).round(decimals=4)
+        self.set_statistics(mean.tolist(), std.tolist())
+        first = self.stem[0]
+        assert isinstance(first, nn.Conv2d)
+        weight, side = first.weight, first.weight.shape[-1]
+        patches = F.unfold(self.normalise(images), side, stride=side).transpose(1, 2).flatten(0, 1).double()
+        if len(patches) < 2:
+            return
+        variances, directions = torch.linalg.eigh(torch.cov(patches.T))
+        variances, directions = variances.flip(0), directions.flip(1)
+        if variances[0] < WEAKEST:
+            return
+        pairs = min(len(weight) // 2, int((variances > WEAKEST * variances[0]).sum()))
+        scale = variances[:pairs].clamp(min=1e-3 * float(variances[0])).rsqrt()
+        filters = (directions[:, :pairs] * scale).T.reshape(pairs, *weight.shape[1:]).to(weight.dtype)
+        weight[: 2 * pairs] = torch.cat([filters, -filters])
 
     def normalise(self, x: Tensor) -> Tensor:
         """`(x - mean) / std`, the same shape."""
