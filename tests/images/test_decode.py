@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from semblance.errors import ConfigError, InputError
-from semblance.images.decode import decode, identify, read_image_bytes
+from semblance.images.decode import decode
+from semblance.images.signature import identify, read_image_bytes
 
 RNG = np.random.default_rng(3)
 RGB = RNG.integers(0, 256, (8, 8, 3), np.uint8)

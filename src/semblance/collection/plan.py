@@ -29,8 +29,8 @@ from semblance.collection.price import GALLERY
 from semblance.collection.settings import Options, Settings, resolve, with_manifest
 from semblance.contracts import Progress
 from semblance.errors import CollectionError, ConfigError, InputError
-from semblance.images.decode import identify
 from semblance.images.look import Look, look
+from semblance.images.signature import identify
 from semblance.images.sources import Source, locate, scan
 from semblance.images.store import build_store, open_store
 from semblance.training.embed import embed

@@ -18,9 +18,10 @@ from PIL import Image
 from semblance.collection.disk import explain_disk_errors
 from semblance.contracts import Progress
 from semblance.errors import InputError
-from semblance.images.decode import decode, read_image_bytes
+from semblance.images.decode import decode
 from semblance.images.formats import PHOTO, PixelFormat
 from semblance.images.raw import fit_values
+from semblance.images.signature import read_image_bytes
 from semblance.images.sources import scan
 from semblance.images.store import build_store, open_store
 

@@ -20,8 +20,8 @@ from semblance import plugins
 from semblance.collection.read import as_array, is_one_image, name_of, read_one
 from semblance.contracts import Matches
 from semblance.errors import ConfigError, InputError
-from semblance.images.decode import read_image_bytes
 from semblance.images.formats import PixelFormat
+from semblance.images.signature import read_image_bytes
 from semblance.images.sources import locate, scan
 from semblance.index.exact import nearest
 

@@ -137,8 +137,7 @@ class ResNet(nn.Module):
         values = images.transpose(0, 1).flatten(1).double()
         mean, std = values.mean(1).round(decimals=4), values.std(1).round(decimals=4)
         self.set_statistics(mean.tolist(), std.tolist())
-        first = self.stem[0]
-        assert isinstance(first, nn.Conv2d)
+        first = next(layer for layer in self.stem if isinstance(layer, nn.Conv2d))
         weight, side = first.weight, first.weight.shape[-1]
         patches = F.unfold(self.normalise(images), side, stride=side).transpose(1, 2).flatten(0, 1).double()
         if len(patches) < 2:

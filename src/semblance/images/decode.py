@@ -46,25 +46,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
-import stat
-import struct
-import sys
-import threading
-import warnings
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from semblance.errors import ConfigError, InputError
+from semblance.images._damage import DAMAGED, is_cut, quiet
 from semblance.images.formats import PHOTO, PixelFormat
 from semblance.images.raw import SINGLE, as_values, fit_values, page_count, read_npy
+from semblance.images.signature import ALONE, identify
 
 __all__ = [
     "DECODE_VERSION",
@@ -74,9 +68,7 @@ __all__ = [
     "Seen",
     "decode",
     "fit_pixels",
-    "identify",
     "inspect",
-    "read_image_bytes",
     "values_of",
 ]
 
@@ -87,45 +79,7 @@ T = TypeVar("T")
 DECODE_VERSION = 2
 """Raised when the same file would give other pixels, so that stored pixels are not mixed."""
 
-MAX_BYTES = 1 << 30
-_BIG_BYTES, _BIG_PIXELS = 64 << 20, 24_000_000
-_alone = threading.Lock()  # big images are read and decoded one at a time: memory stays bounded
-
-_SIGNATURES = re.compile(
-    rb"(?P<JPEG>\xff\xd8\xff)"
-    rb"|(?P<PNG>\x89PNG\r\n\x1a\n)"
-    rb"|(?P<GIF>GIF8[79]a)"
-    rb"|(?P<WEBP>RIFF....WEBP)"
-    rb"|(?P<TIFF>II[*+]\x00|MM\x00[*+])"
-    rb"|(?P<BMP>BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00)"
-    rb"|(?P<ICO>\x00\x00\x01\x00[^\x00]\x00)"
-    rb"|(?P<JPEG2000>\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n)"
-    rb"|(?P<AVIF>....ftypavi[fs])"
-    rb"|(?P<HEIF>....ftyp(?:mif1|msf1|hei[cxms]|hev[cx]))"
-    rb"|(?P<PPM>P[1-6f]\s+[\d#-])"
-    rb"|(?P<QOI>qoif)"
-    rb"|(?P<NPY>\x93NUMPY[\x01-\x03])",
-    re.DOTALL,
-)
-_PREFIX = 32
-
-# What Pillow and its plugins raise on damaged files, found by reading them and by fuzzing: each parser
-# trusts its input somewhere, so a wrong offset or count surfaces as any of these.
-_DAMAGED = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+BIG_PIXELS = 24_000_000
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -182,50 +136,6 @@ def values_of(data: bytes) -> np.ndarray[Any, Any]:
     return _guarded(data, lambda kind: _values(data, kind))
 
 
-def identify(prefix: bytes) -> str | None:
-    """The format that a file starting with `prefix` (32 bytes are enough) claims to be, or None.
-
-    >>> identify(b"GIF89a..."), identify(b"path,class")
-    ('GIF', None)
-    """
-    match = _SIGNATURES.match(prefix[:_PREFIX])
-    return match.lastgroup if match else None
-
-
-def read_image_bytes(path: Path) -> bytes:
-    """The bytes of an image file, at most 1 GiB.
-
-    Never waits: a pipe, socket or device is refused, even one that took the place of a file. What does not
-    start like an image is refused after 32 bytes. Raises `InputError` with a reason from the table above.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        if isinstance(error, OSError) and _is_special(path):
-            raise InputError("not a regular file") from error
-        raise InputError(f"cannot be read: {_spoken(error)}") from error
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise InputError("larger than 1 GiB")
-        with open(handle, "rb", closefd=False) as file:
-            prefix = file.read(_PREFIX)
-            if not prefix:
-                raise InputError("zero bytes")
-            if identify(prefix) is None:
-                raise InputError("not an image")
-            with _alone if status.st_size > _BIG_BYTES else contextlib.nullcontext():
-                return prefix + file.read(MAX_BYTES)
-    except OSError as error:
-        raise InputError(f"cannot be read: {_spoken(error)}") from error
-    except MemoryError as error:
-        raise InputError("needs too much memory") from error
-    finally:
-        os.close(handle)
-
-
 def fit_pixels(image: Image.Image, size: int, fit: Fit) -> Image.Image:
     """`image` (mode `L` or `RGB`) scaled to `size` x `size`; the same pixels where it has that size."""
     width, height = image.size
@@ -237,14 +147,6 @@ def fit_pixels(image: Image.Image, size: int, fit: Fit) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
 
 
-def _is_special(path: Path) -> bool:
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # unreachable or unnameable: nothing is known about it
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
 def _guarded(data: bytes, work: Callable[[str], T]) -> T:
     """`work(format)`, whatever it raises told as an `InputError` with one of the reasons."""
     if not data:
@@ -253,17 +155,17 @@ def _guarded(data: bytes, work: Callable[[str], T]) -> T:
     if kind is None:
         raise InputError("not an image", "its first bytes are those of no known format")
     try:
-        with _quiet():
+        with quiet():
             return work(kind)
     except Image.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))  # Pillow tells the number only in its message
         raise InputError(f"too many pixels ({found.group()})" if found else "too many pixels") from error
     except MemoryError as error:
         raise InputError("needs too much memory") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if kind == "HEIF" and "HEIF" not in Image.OPEN:
             raise InputError("HEIF is not supported here", "convert it to JPEG") from error
-        raise InputError("truncated" if _is_cut(kind, data, error) else "corrupt") from error
+        raise InputError("truncated" if is_cut(kind, data, error) else "corrupt") from error
 
 
 def _decode(data: bytes, kind: str, size: int, fit: Fit, wanted: PixelFormat) -> Decoded:
@@ -304,7 +206,7 @@ def _checked(shape: tuple[int, int]) -> contextlib.AbstractContextManager[Any]:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and pixels > 2 * limit:
         raise InputError(f"too many pixels ({pixels})")
-    return _alone if pixels > _BIG_PIXELS else contextlib.nullcontext()
+    return ALONE if pixels > BIG_PIXELS else contextlib.nullcontext()
 
 
 def _values(data: bytes, kind: str) -> np.ndarray[Any, Any]:
@@ -365,7 +267,7 @@ def _from_float(values: np.ndarray[Any, np.dtype[np.float32]]) -> Pixels:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _DAMAGED:  # a broken EXIF block does not spoil the picture: it is taken as upright
+    except DAMAGED:  # a broken EXIF block does not spoil the picture: it is taken as upright
         return 1
     return value if isinstance(value, int) else 1
 
@@ -374,81 +276,3 @@ def _formats(kind: str) -> list[str]:
     Image.init()
     wanted = ("AVIF", "HEIF") if kind == "HEIF" else (kind,)  # the brand mif1 may be either
     return [name for name in wanted if name in Image.OPEN]
-
-
-def _is_cut(kind: str, data: bytes, error: BaseException) -> bool:
-    """Whether the end of a damaged file is missing, told from the file where its format allows."""
-    if kind == "NPY":
-        return False
-    if kind == "JPEG":
-        return b"\xff\xd9" not in data[-512:]
-    if kind == "PNG":
-        return b"IEND" not in data[-64:]
-    if kind == "GIF":
-        return not data.rstrip(b"\x00").endswith(b";")
-    if kind == "WEBP":
-        return int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if kind == "BMP":
-        return int.from_bytes(data[2:6], "little") > len(data)
-    if kind in ("AVIF", "HEIF", "JPEG2000") and data[:1] == b"\x00":
-        return _boxes_are_cut(data)
-    return any(word in str(error).lower() for word in ("truncat", "end of", "eof", "not enough"))
-
-
-def _boxes_are_cut(data: bytes) -> bool:
-    """Whether an ISO media file ends before the last box it starts, or has none with pixels."""
-    at, pixels = 0, False
-    while at + 8 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        pixels = pixels or data[at + 4 : at + 8] in (b"mdat", b"jp2c")
-        if length == 1:
-            length = int.from_bytes(data[at + 8 : at + 16], "big")
-        if length < 8:  # 0: up to the end of the file; else nonsense
-            return not pixels
-        at += length
-    return at != len(data) or not pixels
-
-
-def _spoken(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-class _Quiet:
-    """Silences Pillow's warnings while anyone decodes.
-
-    The filters of `warnings` belong to the whole process: they are set by the first thread that enters
-    and restored by the last that leaves, so threads that decode together do not undo one another.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside = 0
-        self.filters = warnings.catch_warnings()
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        if getattr(sys.flags, "context_aware_warnings", 0):  # then filters belong to one thread each
-            with warnings.catch_warnings():
-                _ignore()
-                yield
-            return
-        with self.lock:
-            self.inside += 1
-            if self.inside == 1:
-                self.filters = warnings.catch_warnings()
-                self.filters.__enter__()
-                _ignore()
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.inside -= 1
-                if self.inside == 0:
-                    self.filters.__exit__(None, None, None)
-
-
-def _ignore() -> None:
-    warnings.filterwarnings("ignore", module=r"(PIL|semblance\.images\.decode)\b")
-
-
-_quiet = _Quiet()

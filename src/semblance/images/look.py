@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semblance.errors import InputError
-from semblance.images.decode import Seen, inspect, read_image_bytes, values_of
+from semblance.images.decode import Seen, inspect, values_of
 from semblance.images.formats import PHOTO, PixelFormat, measure_format
+from semblance.images.signature import read_image_bytes
 from semblance.images.sources import Source, locate
 
 __all__ = ["Look", "look"]

@@ -45,11 +45,11 @@ from semblance.images.decode import (
     Pixels,
     decode,
     fit_pixels,
-    read_image_bytes,
 )
 from semblance.images.formats import PHOTO, PixelFormat
 from semblance.images.journal import IMAGES, PIXELS, Journal, Record, settle
 from semblance.images.raw import fit_values
+from semblance.images.signature import read_image_bytes
 from semblance.images.sources import Item, Problem, Source, locate
 
 __all__ = ["build_store", "open_store", "read_images", "store_facts"]
