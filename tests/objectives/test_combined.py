@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from semblance import plugins
 from semblance.contracts import PAIR, Batch, View
 from semblance.errors import ConfigError
-from semblance.objectives._combined import Shared, balanced
+from semblance.objectives._combined import balanced
+from semblance.objectives._shared import Shared
 from semblance.training import checkpoint
 
 Make = Callable[..., Any]

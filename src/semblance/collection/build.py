@@ -20,11 +20,12 @@ from typing import Any
 from semblance.collection import columns, disk, labelled, plan, together
 from semblance.collection.checks import check_columns, check_roles
 from semblance.collection.codes import choose_and_write
+from semblance.collection.conflicts import conflicts
 from semblance.collection.learn import embed_rows, follow, learn_model, paths_of, views_preset
 from semblance.collection.log import Log, now
 from semblance.collection.model import Model, plain, versions
 from semblance.collection.plan import Plan
-from semblance.collection.settings import Options, Settings, conflicts, resolve, with_manifest
+from semblance.collection.settings import Options, Settings, resolve, with_manifest
 from semblance.collection.store import FORMAT, PARTS, Collection, is_collection, source_record
 from semblance.collection.update import changes, count, describe, update
 from semblance.contracts import Progress
