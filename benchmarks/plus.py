@@ -25,9 +25,9 @@ from lines import records
 from semblance.evaluation.statistics import paired_class_bootstrap, t_interval
 from semblance.training.embed import embed
 
-PLUS = {"variant": "plus"}
+PLUS = {"variant": "plus", "whiten": False}
 SCORE: dict[str, tuple[str, dict[str, Any]]] = {"SME": ("sme", {}), "plus": ("cbswr", PLUS)}
-OLD = {"variant": "plus", "spare": "never"}
+OLD = {**PLUS, "spare": "never"}
 KNOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "SME": ("sme", {}),
     "fixed": ("cbswr", {"variant": "fixed"}),

@@ -22,7 +22,8 @@ Record = dict[str, Any]
 MARGINS = {"simclr": 0.02, "PCA of pixels": 0.10, "untrained encoder": 0.10}
 """By how much the default was expected to be ahead."""
 OTHERS = ("map@r_balanced", "ami")
-HEAD = """One encoder (ResNet-{depth}, width {width}), {size} px, the views of each kind of image, AdamW, last
+HEAD = """One encoder (ResNet-{depth}, width {width}), {size} px, the views of each kind of image, the
+optimiser that suits each objective better; its first layer starts from principal components of patches. Last
 epoch; no label in training. Minutes are those of one core: how many epochs they are follows from the pace
 of each objective, measured alone on the machine.
 
@@ -146,7 +147,7 @@ def _tuning(tuned: Sequence[Record]) -> Iterator[str]:
     for r in tuned:
         table[r["arm"]][r["set"]] = 100 * r["scores"]["recall@1_balanced"]
     sets = [s for s in VIEWS if any(s in row for row in table.values())]
-    yield "| arm | options | batch | lr | " + " | ".join(sets) + " | mean |"
+    yield "| arm | options | batch | optimiser | " + " | ".join(sets) + " | mean |"
     yield "| --- " * (len(sets) + 5) + "|"
     whole = {name: row for name, row in table.items() if len(row) == len(sets)}
     for name in sorted(whole, key=lambda name: -float(np.mean(list(whole[name].values())))):
@@ -155,10 +156,10 @@ def _tuning(tuned: Sequence[Record]) -> Iterator[str]:
         shown = f"**{name}**" if name in CHOSEN.values() else name
         cells = " | ".join(f"{row[s]:.1f}" for s in sets)
         yield (
-            f"| {shown} | {arm.objective}: {options} | {arm.batch} | {arm.lr:g} | {cells} "
+            f"| {shown} | {arm.objective}: {options} | {arm.batch} | {arm.optimiser} | {cells} "
             f"| {np.mean(list(row.values())):.1f} |"
         )
-    yield "\n**Bold**: in the sweep."
+    yield "\n**Bold**: in the sweep. The rows with AdamW are from a random first layer."
 
 
 def main() -> None:

@@ -114,7 +114,8 @@ class Objective(Protocol):
     `order(shuffled, batch)`: `(n,)` shuffled ids -> an epoch's ids, batch after batch; asked at every step.
     `partners(ids, generator)`: `(m,)` ids -> `(m,)` ids whose images make every second view.
     `after_step()`: after every optimiser step (momentum teachers, queues).
-    `finish(embed, head)`: once, when training ends; `embed` as above, `head` the one that is kept.
+    `finish(embed, head)`: once, when training ends; `embed()` as above, `embed(most)` of no more than `most`
+    images, evenly spread; `head` is the one that is kept.
     `parameter_groups()`: `[{"params": [...], "weight_decay": ...}]`; absent = one group.
     """
 

@@ -24,6 +24,7 @@ from semblance.objectives._cbswr_plus import (
     correlation_loss,
     soft_shares,
 )
+from semblance.objectives._closing import whiten
 from semblance.objectives.cbswr import Config
 from semblance.training import checkpoint
 
@@ -227,6 +228,47 @@ def test_it_trains_and_its_state_survives(
     again = [step(0, number) for number in range(30, 60)]
     assert again == [step(1, number) for number in range(30, 60)]
     assert sum(again[-5:]) < sum(losses[:5])
+
+
+@pytest.mark.parametrize("shrink", [0.01, 0.1, 1.0])
+def test_whitening_against_numpy(shrink: float) -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(9, 5).double()
+    features = torch.randn(200, 9, dtype=torch.float64) @ torch.randn(9, 9, dtype=torch.float64)
+    y = linear(features).detach().numpy()
+    values, axes = np.linalg.eigh(np.cov(y.T, bias=True))
+    wanted = (y - y.mean(0)) @ axes / np.sqrt(values + shrink * values.mean()) @ axes.T
+    wanted *= np.sqrt(y.var(0).sum() / wanted.var(0).sum())
+    whiten(linear, features, shrink)
+    assert linear(features).detach().numpy() == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+
+
+def test_whitening_leaves_a_head_that_says_nothing() -> None:
+    linear = torch.nn.Linear(4, 3)
+    was = linear.weight.clone()
+    whiten(linear, torch.ones(10, 4))
+    assert torch.equal(linear.weight, was)
+
+
+def test_only_plus_whitens_its_head_in_the_end(make: Make) -> None:
+    assert not hasattr(make("cbswr", variant="fixed"), "finish")
+    assert not hasattr(make("cbswr", variant="plus", whiten=False), "finish")
+    objective = make("cbswr", variant="plus")
+    features, asked = torch.rand(50, 12) ** 3, []
+
+    def embed(most: int) -> torch.Tensor:
+        asked.append(most)
+        return features
+
+    def evenness() -> float:
+        sizes = torch.linalg.eigvalsh(torch.cov(objective.head.free(features).T)).detach()
+        return float(sizes.sum() ** 2 / sizes.square().sum())
+
+    before = evenness()
+    objective.finish(embed, objective.head)
+    assert asked == [10_000]
+    assert evenness() > before
+    assert objective.head.free(features).mean(0).abs().max() < 1e-5
 
 
 def test_nothing_foreign_and_no_clusters_at_all(make: Make, batch: Make) -> None:

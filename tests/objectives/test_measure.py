@@ -18,7 +18,7 @@ from semblance import plugins
 from semblance.contracts import Batch, Column
 from semblance.errors import ConfigError
 from semblance.objectives import measure
-from semblance.objectives._erase import erase_from, erasure
+from semblance.objectives._closing import erase_from, erasure
 from semblance.objectives._targets import given_away, log_score, prepare, rank_normal
 
 NAN = float("nan")

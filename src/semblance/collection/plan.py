@@ -151,9 +151,10 @@ def make_bill(
     learning = training.epochs * per_epoch
     if training.budget is not None:
         learning = min(learning, training.budget)
+    closing = good / measured.embed_rate if measured.finishes else 0.0
     seconds = {
         "decode": n / rate,
-        "train": learning + measured.warm,
+        "train": learning + measured.warm + closing,
         "embed": good / measured.embed_rate,
         "encode": ENCODE_SECONDS[0] + ENCODE_SECONDS[1] * min(good, GALLERY),
         "report": REPORT_SECONDS[0] + REPORT_SECONDS[1] * min(good, REPORT_IMAGES),
@@ -196,6 +197,7 @@ class _Measured:
     parameters: int
     views: str
     partners: bool
+    finishes: bool
 
 
 class _EnoughError(Exception):
@@ -316,6 +318,7 @@ def _try_training(
         parameters=parameters,
         views=preset,
         partners=bool(partner) or hasattr(objective, "neighbours"),
+        finishes=hasattr(objective, "finish"),
     )
 
 

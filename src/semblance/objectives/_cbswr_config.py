@@ -16,6 +16,7 @@ PLAIN: dict[str, Any] = {
     "teacher": 0.0,
     "rebuild": "pixels",
     "decorrelate": 0.0,
+    "whiten": False,
 }
 """Nothing of what `plus` adds."""
 RELEASED: dict[str, Any] = {
@@ -66,7 +67,7 @@ FIXED: dict[str, Any] = {
     "share": 0.1,
     "partner": 0.0,
 }
-PLUS: dict[str, Any] = {**FIXED, "spare": "earned", "rebuild": "nothing", "decorrelate": 0.1}
+PLUS: dict[str, Any] = {**FIXED, "spare": "earned", "rebuild": "nothing", "decorrelate": 0.1, "whiten": True}
 PRESETS = {"released": RELEASED, "paper": PAPER, "fixed": FIXED, "plus": PLUS}
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -116,7 +117,8 @@ class Config:
     where no image of theirs is in the batch; 0: those of the batch. `teacher`: momentum of a copy of encoder
     and heads that assigns; 0: none. `assign` = `soft`: balanced shares in every cluster instead of one.
     `rebuild`: what is drawn from a cluster's mean map, its images, the `features` of its members, or nothing.
-    `decorrelate`: weight of the squared correlations between the numbers of an embedding.
+    `decorrelate`: weight of the squared correlations between the numbers of an embedding. `whiten`: when
+    training is over, the head is changed so that an embedding's directions vary alike (`_closing.whiten`).
     """
 
     variant: Literal["released", "paper", "fixed", "plus"] = "plus"
@@ -148,6 +150,7 @@ class Config:
     teacher: float | None = None
     rebuild: Literal["pixels", "features", "nothing"] | None = None
     decorrelate: float | None = None
+    whiten: bool | None = None
 
     def __post_init__(self) -> None:
         if self.variant not in PRESETS:

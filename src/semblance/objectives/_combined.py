@@ -144,7 +144,7 @@ class Combined(nn.Module):
         for part in self._having("take_labels"):
             part.take_labels(labels)
 
-    def _finish(self, embed: Callable[[], Tensor], head: nn.Module) -> None:
+    def _finish(self, embed: Callable[..., Tensor], head: nn.Module) -> None:
         """Let every objective that asks have a last word on the head that is kept."""
         once = functools.cache(embed)
         for part in self._having("finish"):

@@ -44,6 +44,7 @@ from semblance.objectives._cbswr_terms import (
     reconstruction_loss,
     rim_loss,
 )
+from semblance.objectives._closing import whiten
 from semblance.objectives._decoder import Decoder, doublings, segment_means, shrunk
 from semblance.objectives._parts import Partners, UnitHead, spread, wide
 
@@ -61,6 +62,8 @@ __all__ = [
 
 TERMS = ("metric", "rim", "decorrelation", "reconstruction")
 EVERY = 20
+ENOUGH = 10_000
+"""Images that say how an embedding varies."""
 
 
 class ClusterHead(nn.Module):
@@ -119,6 +122,12 @@ class Objective(nn.Module):
         self.register_buffer("steps", torch.tensor(0))
         self.count = 0  # `steps` where reading it does not wait for the device
         self.register_load_state_dict_post_hook(_recall)  # type: ignore[no-untyped-call]
+        if s.whiten:
+            self.finish = self._finish
+
+    def _finish(self, embed: Callable[..., Tensor], head: nn.Module) -> None:
+        """Whiten the own head (F.4 has no word on it: docs/results/plus.md)."""
+        whiten(self.head.linear, embed(ENOUGH))
 
     def before_epoch(self, embed: Callable[[], Tensor]) -> None:
         """Look up neighbours where `partner` asks for them."""

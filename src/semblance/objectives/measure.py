@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from semblance import ranks
 from semblance.contracts import Batch, Column, Encoder, Loss, View
 from semblance.errors import ConfigError
-from semblance.objectives._erase import centre, erase_from
+from semblance.objectives._closing import centre, erase_from
 from semblance.objectives._parts import UnitHead, wide
 from semblance.objectives._targets import Targets, given_away, prepare, read_circles, read_names
 

@@ -192,8 +192,7 @@ class _Training:
             note("learn", f"epoch {epoch + 1} of {self.epochs}, loss {self.ledger.mean_loss(steps):.3f}")
 
     def _end_epoch(self, epoch: int) -> None:
-        rows = np.linspace(0, len(self.pixels) - 1, min(SAMPLE, len(self.pixels))).astype(np.int64)
-        sample = self._embed(self.objective.head, self.pixels[rows])
+        sample = self._embed(self.objective.head, self.pixels[self._some(SAMPLE)])
         rate = learning_rate(self.config, (epoch + 1) * self.steps - 1, self.steps, self.epochs)
         self.ledger.close(epoch, self.steps, self._elapsed(), rate, sample)
 
@@ -276,8 +275,12 @@ class _Training:
             return self.store[rows]
         return pixels_to_tensor(self.pixels, ids.numpy(), self.device)
 
-    def _features(self, stage: str = "neighbours") -> Tensor:
-        return torch.from_numpy(self._embed(None, self.pixels, self.progress, stage)).to(self.device)
+    def _features(self, stage: str = "neighbours", most: int | None = None) -> Tensor:
+        pixels = self.pixels if most is None or most >= len(self.pixels) else self.pixels[self._some(most)]
+        return torch.from_numpy(self._embed(None, pixels, self.progress, stage)).to(self.device)
+
+    def _some(self, most: int) -> Array:
+        return np.linspace(0, len(self.pixels) - 1, min(most, len(self.pixels))).astype(np.int64)
 
     def _embed(self, head: Any, pixels: Array, progress: Progress | None = None, stage: str = "") -> Array:
         return embed(

@@ -1,8 +1,8 @@
-"""What a linear reader could still tell of something, taken out of embeddings in closed form.
+"""What is done to a head when training is over, in closed form: centre it, whiten it, erase from it.
 
-Belrose et al., "LEACE: Perfect linear concept erasure in closed form" (NeurIPS 2023, arXiv 2306.03819): no
-linear reader does better than a constant if and only if embeddings and concept are uncorrelated, and the
-smallest change that makes them so, in the metric of the embeddings' own spread, is
+Erasing: Belrose et al., "LEACE: Perfect linear concept erasure in closed form" (NeurIPS 2023, arXiv
+2306.03819): no linear reader does better than a constant if and only if embeddings and concept are
+uncorrelated, and the smallest change that makes them so, in the metric of the embeddings' own spread, is
 
     x' = x - W^+ P W (x - mean),    W = Sigma_xx^(-1/2),    P the projection onto the columns of W Sigma_xz.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["centre", "erase_from", "erasure"]
+__all__ = ["centre", "erase_from", "erasure", "whiten"]
 
 TINY = 1e-6
 
@@ -44,6 +44,28 @@ def centre(linear: nn.Linear, features: Tensor) -> None:
     """Change the bias of a linear layer so that what it makes of `features` `(n, dim)` has a mean of zero."""
     mean = features.double().mean(0)
     linear.bias.copy_(-(linear.weight.double() @ mean))
+
+
+@torch.no_grad()
+def whiten(linear: nn.Linear, features: Tensor, shrink: float = 1.0) -> None:
+    """Change a linear layer so that what it makes of `features` `(n, dim)` has a mean of zero and directions
+    whose spreads are nearer to each other: `y' = s (Sigma + shrink mean(diag Sigma) I)^(-1/2) (y - mean)`,
+    with s such that the variances keep their sum.
+
+    Without shrinking, what hardly varies, noise too, would count as much as the rest. Where nothing varies
+    the layer stays.
+    """
+    weight, bias = linear.weight.double(), linear.bias.double()
+    y = features.double() @ weight.T + bias
+    mean = y.mean(0)
+    sizes, axes = torch.linalg.eigh((y - mean).T @ (y - mean) / len(y))
+    if not sizes.mean() > 1e-12 * y.square().mean():
+        return
+    sizes, level = sizes.clamp(min=0), shrink * sizes.mean()
+    scale = (sizes.sum() / (sizes / (sizes + level)).sum()).sqrt()
+    turn = (axes * (scale / (sizes + level).sqrt())) @ axes.T
+    linear.weight.copy_(turn @ weight)
+    linear.bias.copy_(turn @ (bias - mean))
 
 
 @torch.no_grad()
