@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import time
@@ -54,6 +55,8 @@ BASELINES = ("raw pixels", "PCA of pixels", "untrained encoder")
 MAIN = {name: "knn@20_balanced" if name in SEEN else "recall@1_balanced" for name in VIEWS}
 PACE_IMAGES = 2_560
 LOOK = 512
+CLOSING = 10_000
+"""Images at most that an objective looks at when training is over."""
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -93,15 +96,26 @@ def pace(root: Path, out: Path, names: list[str]) -> None:
     for name in names:
         if name in there:
             continue
-        seconds = min(learned(ARMS[name], pixels, "photo", 1, 0)[2] for _ in range(3))
-        write(out, {"kind": "pace", "arm": name, "images/s": round(PACE_IMAGES / seconds, 1)})
+        turns = [learned(ARMS[name], pixels, "photo", 1, 0) for _ in range(3)]
+        epoch = min(last["seconds"] for _, last, _ in turns)
+        closing = min(seconds - last["seconds"] for _, last, seconds in turns)
+        write(
+            out,
+            {
+                "kind": "pace",
+                "arm": name,
+                "images/s": round(PACE_IMAGES / epoch, 1),
+                "closing images/s": round(PACE_IMAGES / closing, 1),
+            },
+        )
 
 
 def one(root: Path, out: Path, kind: str, name: str, data: ImageSet, seed: int, minutes: float) -> None:
     """One training, scored."""
     arm, pixels = ARMS[name], data.train if kind == "run" else data.tuning
-    paces = {r["arm"]: r["images/s"] for r in records(out) if r["kind"] == "pace"}
-    epochs = max(1, round(60 * minutes * paces[name] / len(pixels)))
+    paces = {r["arm"]: r for r in records(out) if r["kind"] == "pace"}
+    closing = min(len(pixels), CLOSING) / paces[name].get("closing images/s", math.inf)
+    epochs = max(1, round((60 * minutes - closing) * paces[name]["images/s"] / len(pixels)))
     learner, last, seconds = learned(arm, pixels, VIEWS[data.name], epochs, seed)
     base = {"kind": kind, "arm": name, "set": data.name, "seed": seed, "minutes": minutes, "epochs": epochs}
     base |= {"split": data.split, "objective": arm.objective, "options": arm.options, "batch": arm.batch}
