@@ -51,12 +51,12 @@ ARMS: dict[str, Arm] = {
 DEFAULT = "cbswr plus"
 CHOSEN: dict[str, str] = {
     "cbswr plus": "plus",
-    "cbswr fixed": "fixed",
-    "sme": "sme",
     "simclr": "simclr, decoupled",
     "sigreg": "sigreg",
-    "swav": "swav",
-    "vicreg": "vicreg",
+    "vicreg": "vicreg, projector",
+    "swav": "swav, 256 prototypes",
     "stml": "stml",
+    "sme": "sme",
+    "cbswr fixed": "fixed",
 }
 """Objective -> its arm in the sweep, by `tune`."""
