@@ -35,6 +35,8 @@ from lines import records
 from semblance import plugins
 from semblance.evaluation.baselines import pca_pixels, raw_pixels
 from semblance.evaluation.metrics import score, unit, weighted_knn
+from semblance.images.formats import PHOTO
+from semblance.images.measure import measure_store
 from semblance.images.views import PRESETS
 from semblance.training.config import TrainConfig
 from semblance.training.embed import embed
@@ -74,6 +76,8 @@ def learned(arm: Arm, pixels: Array, views: str, epochs: int, seed: int) -> tupl
     learner = plugins.get("objectives", arm.objective).Objective(
         plugins.configure("objectives", arm.objective, arm.options), encoder(pixels)
     )
+    if hasattr(learner, "take_columns"):
+        learner.take_columns(measure_store(pixels, PHOTO))
     config = TrainConfig(
         epochs=epochs,
         batch=arm.batch,

@@ -47,6 +47,9 @@ ARMS: dict[str, Arm] = {
     "fixed": Arm("cbswr", {"variant": "fixed"}),
     "sme": Arm("sme"),
     "stml": Arm("stml", {"momentum": 0.9}),
+    "measure": Arm("measure"),
+    "measure, not turned": Arm("measure", {"turn": 0.0}),
+    "plus+measure": Arm("cbswr+measure", {"shares": (4.0, 1.0)}),
 }
 DEFAULT = "cbswr plus"
 CHOSEN: dict[str, str] = {
@@ -56,6 +59,7 @@ CHOSEN: dict[str, str] = {
     "vicreg": "vicreg, projector",
     "swav": "swav, 256 prototypes",
     "stml": "stml",
+    "measure": "measure",
     "sme": "sme",
     "cbswr fixed": "fixed",
 }

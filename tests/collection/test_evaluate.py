@@ -52,11 +52,12 @@ def test_the_untrained_row_is_the_encoder_before_training(built: Path) -> None:
     described = collection.model.facts["encoder"]["config"]
     config = resnet.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()})
     encoder = build_encoder("resnet", config, 0).eval()
+    every = torch.from_numpy(np.array(collection.pixels)).permute(0, 3, 1, 2).float() / 255
+    encoder.look_at(every)
     start = collection.model.start_weights()
     assert all((value == start[name]).all() for name, value in encoder.state_dict().items())
-    x = torch.from_numpy(np.array(collection.pixels[:3])).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
-        wanted = encoder(x).numpy()
+        wanted = encoder(every[:3]).numpy()
     np.testing.assert_allclose(rows_of(collection)["untrained encoder"][:3], wanted, rtol=1e-4, atol=1e-5)
 
 

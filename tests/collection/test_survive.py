@@ -25,7 +25,7 @@ Snapshot = Callable[[Path], dict[str, Any]]
 posix = pytest.mark.skipif(os.name == "nt", reason="forks and signals")
 
 
-LIMITS = (500, 100_000, 300_000)
+LIMITS = (500, 100_000, 200_000)
 RENAMES = (1, 2)
 OVERWRITE = {**TINY, "seed": 1, "overwrite": True}
 

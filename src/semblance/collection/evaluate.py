@@ -95,8 +95,9 @@ def model_rows(
 ) -> dict[str, NDArray[np.float32]]:
     """Name -> embeddings `(n, d)` of `pixels`: "raw pixels", "untrained encoder", "frozen start", "learned".
 
-    The untrained encoder has the random weights that the training's seed gives; where the training began
-    from those, the frozen start is the same array. `learned`: the embeddings, where they are known.
+    The untrained encoder has the random weights that the training's seed gives or, where the training began
+    from such, those that it began with; then the frozen start is the same array. `learned`: the embeddings,
+    where they are known.
     """
     described = model.facts["encoder"]
     config = plugins.configure("encoders", described["name"], described["config"])
@@ -109,9 +110,11 @@ def model_rows(
         )
         return rows
 
-    untrained = features("untrained encoder")
-    frozen = untrained
-    if model.facts["training"]["start"] != RANDOM:
+    fresh = model.facts["training"]["start"] == RANDOM
+    if fresh:
+        encoder.load_state_dict(model.start_weights())
+    untrained = frozen = features("untrained encoder")
+    if not fresh:
         encoder.load_state_dict(model.start_weights())
         frozen = features("frozen start")
     return {
