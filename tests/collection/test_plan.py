@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tests.collection.conftest import COUNT, TINY
 
-from semblance.collection import memory, plan
+from semblance.collection import memory, plan, trial
 from semblance.collection.build import run
 from semblance.collection.settings import Options
 from semblance.errors import InputError
@@ -39,8 +39,8 @@ def test_disk_is_what_is_taken(digits: Path, tmp_path: Path) -> None:
 
 
 def test_a_sample_of_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "SAMPLE", 40)
-    monkeypatch.setattr(plan, "DECODE_SECONDS", 1e6)
+    monkeypatch.setattr(trial, "SAMPLE", 40)
+    monkeypatch.setattr(trial, "DECODE_SECONDS", 1e6)
     rng = np.random.default_rng(0)
     for i in range(200):
         if i % 10 == 3:
@@ -81,23 +81,23 @@ def test_peak_memory_can_be_begun_again() -> None:
 
 
 def test_runs_are_neighbours_from_everywhere() -> None:
-    assert plan._runs(10, 20).tolist() == list(range(10))
-    rows = plan._runs(1_000, 64)
+    assert trial.runs(10, 20).tolist() == list(range(10))
+    rows = trial.runs(1_000, 64)
     assert len(rows) == 64
     assert (rows[0], rows[-1]) == (0, 999)
     assert (np.diff(rows) == 1).sum() == 56
     for n, most in [(33, 32), (100, 99), (41, 40)]:
-        assert len(set(plan._runs(n, most).tolist())) <= most
+        assert len(set(trial.runs(n, most).tolist())) <= most
 
 
 def test_a_first_look_at_nothing_but_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "FEW", 8)
+    monkeypatch.setattr(trial, "FEW", 8)
     for i in range(80):
         if i % 10 in (3, 4, 5):  # between the eight runs of one file each
             Image.new("RGB", (9, 9), (i, 2 * i, 3 * i)).save(tmp_path / f"{i:02}.png")
         else:
             (tmp_path / f"{i:02}.png").write_bytes(b"")
-    looked = [i for i in plan._runs(80, 8).tolist() if i % 10 in (3, 4, 5)]
+    looked = [i for i in trial.runs(80, 8).tolist() if i % 10 in (3, 4, 5)]
     for i in looked:
         (tmp_path / f"{i:02}.png").write_bytes(b"")
     bill = plan.plan(tmp_path, **SHORT)
