@@ -55,6 +55,7 @@ DEFAULT = "cbswr plus"
 CHOSEN: dict[str, str] = {
     "cbswr plus": "plus",
     "simclr": "simclr, decoupled",
+    "simclr as usual": "simclr, AdamW",
     "sigreg": "sigreg",
     "vicreg": "vicreg, projector",
     "swav": "swav, 256 prototypes",
