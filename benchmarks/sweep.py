@@ -33,11 +33,13 @@ from learn import machine
 from learn_sets import SEEN, ImageSet, bank_labels, open_set
 from lines import records
 from semblance import plugins
+from semblance.collection.learn import SAMPLE, spread_rows
 from semblance.evaluation.baselines import pca_pixels, raw_pixels
 from semblance.evaluation.metrics import score, unit, weighted_knn
 from semblance.images.formats import PHOTO
 from semblance.images.measure import measure_store
 from semblance.images.views import PRESETS
+from semblance.objectives.cbswr import ENOUGH
 from semblance.training.config import TrainConfig
 from semblance.training.embed import embed
 from semblance.training.loop import train
@@ -56,16 +58,13 @@ ENCODER = {"depth": 10, "width": 32, "stem": "64", "size": 32}
 BASELINES = ("raw pixels", "PCA of pixels", "untrained encoder")
 MAIN = {name: "knn@20_balanced" if name in SEEN else "recall@1_balanced" for name in VIEWS}
 PACE_IMAGES = 2_560
-LOOK = 512
-CLOSING = 10_000
-"""Images at most that an objective looks at when training is over."""
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def encoder(pixels: Array) -> torch.nn.Module:
     """The one encoder of every arm, as `semblance learn` starts it on `pixels`."""
     net = plugins.get("encoders", "resnet").build(plugins.configure("encoders", "resnet", ENCODER))
-    some = pixels[np.linspace(0, len(pixels) - 1, LOOK).astype(int)].astype(np.float32) / 255
+    some = pixels[spread_rows(len(pixels), SAMPLE)].astype(np.float32) / 255
     net.look_at(torch.from_numpy(some).permute(0, 3, 1, 2))
     return net
 
@@ -118,7 +117,7 @@ def one(root: Path, out: Path, kind: str, name: str, data: ImageSet, seed: int, 
     """One training, scored."""
     arm, pixels = ARMS[name], data.train if kind == "run" else data.tuning
     paces = {r["arm"]: r for r in records(out) if r["kind"] == "pace"}
-    closing = min(len(pixels), CLOSING) / paces[name].get("closing images/s", math.inf)
+    closing = min(len(pixels), ENOUGH) / paces[name].get("closing images/s", math.inf)
     epochs = max(1, round((60 * minutes - closing) * paces[name]["images/s"] / len(pixels)))
     learner, last, seconds = learned(arm, pixels, VIEWS[data.name], epochs, seed)
     base = {"kind": kind, "arm": name, "set": data.name, "seed": seed, "minutes": minutes, "epochs": epochs}

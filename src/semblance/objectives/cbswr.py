@@ -126,7 +126,7 @@ class Objective(nn.Module):
             self.finish = self._finish
 
     def _finish(self, embed: Callable[..., Tensor], head: nn.Module) -> None:
-        """Whiten the own head (F.4 has no word on it: docs/results/plus.md)."""
+        """Whiten the own head: not of the paper, see docs/results/sweep.md."""
         whiten(self.head.linear, embed(ENOUGH))
 
     def before_epoch(self, embed: Callable[[], Tensor]) -> None:
