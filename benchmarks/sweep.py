@@ -70,11 +70,12 @@ def encoder(pixels: Array) -> torch.nn.Module:
 
 
 def learned(arm: Arm, pixels: Array, views: str, epochs: int, seed: int) -> tuple[Any, Any, float]:
-    """(the objective after training, the last epoch's record, seconds)."""
+    """(the objective after training, the last epoch's record, seconds with what is measured first)."""
     torch.manual_seed(seed)
     learner = plugins.get("objectives", arm.objective).Objective(
         plugins.configure("objectives", arm.objective, arm.options), encoder(pixels)
     )
+    begin = time.monotonic()
     if hasattr(learner, "take_columns"):
         learner.take_columns(measure_store(pixels, PHOTO))
     config = TrainConfig(
@@ -86,7 +87,6 @@ def learned(arm: Arm, pixels: Array, views: str, epochs: int, seed: int) -> tupl
         patience=0,
         views=PRESETS[views],
     )
-    begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         result = train(pixels, learner, config, Path(folder), 32)
     return learner, result.history[-1], time.monotonic() - begin

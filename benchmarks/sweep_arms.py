@@ -20,6 +20,7 @@ class Arm:
 
 
 PLUS = {"variant": "plus"}
+DRAWN = {**PLUS, "plain": 0.0}
 ARMS: dict[str, Arm] = {
     "simclr": Arm("simclr"),
     "simclr, AdamW": Arm("simclr", optimiser="adamw"),
@@ -41,15 +42,18 @@ ARMS: dict[str, Arm] = {
     "swav, AdamW": Arm("swav", optimiser="adamw"),
     "swav, 256 prototypes": Arm("swav", {"prototypes": 256}),
     "plus": Arm("cbswr", PLUS),
-    "plus, AdamW": Arm("cbswr", {**PLUS, "whiten": False}, optimiser="adamw"),
-    "plus, not whitened": Arm("cbswr", {**PLUS, "whiten": False}),
+    "plus, measured 4": Arm("cbswr", {**PLUS, "measured": 4.0}),
+    "plus, nothing measured": Arm("cbswr", {**PLUS, "measured": 0.0}),
     "plus, no clusters": Arm("cbswr", {**PLUS, "central": 0.0, "rim": 0.0, "spare": "never"}),
+    "plus, drawn views only": Arm("cbswr", DRAWN),
+    "plus, drawn, no clusters": Arm("cbswr", {**DRAWN, "central": 0.0, "rim": 0.0, "spare": "never"}),
+    "plus, drawn, not whitened": Arm("cbswr", {**DRAWN, "whiten": False}),
+    "plus, drawn, not whitened, AdamW": Arm("cbswr", {**DRAWN, "whiten": False}, optimiser="adamw"),
     "fixed": Arm("cbswr", {"variant": "fixed"}),
     "sme": Arm("sme"),
     "stml": Arm("stml", {"momentum": 0.9}),
     "measure": Arm("measure"),
     "measure, not turned": Arm("measure", {"turn": 0.0}),
-    "plus+measure": Arm("cbswr+measure", {"shares": (4.0, 1.0)}),
 }
 DEFAULT = "cbswr plus"
 CHOSEN: dict[str, str] = {

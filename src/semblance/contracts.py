@@ -27,12 +27,13 @@ class View:
 
     `size`: its side, as a share of the side that the run trains at. `area`: what its crop keeps of the
     image, as a share of what the run's `views` would keep. A local view is `View(size=0.5, area=0.25)`.
-    `plain`: the image itself, never a partner's, as it is embedded later: nothing is drawn.
+    `plain`: of what share of a batch's images, evenly spread, it shows the image itself, never a partner's,
+    as it is embedded later: nothing is drawn. Between 0 and 1 it may be in a first view only.
     """
 
     size: float = 1.0
     area: float = 1.0
-    plain: bool = False
+    plain: float = 0.0
 
 
 PAIR = (View(), View())
@@ -45,12 +46,14 @@ class Batch:
 
     `views`: as the objective's `views` declares them, each `(m, c, h, w)` float32 in [0, 1]; row i of
     every view comes from the same source image or, where the objective names partners, of every second
-    view from its partner. `ids`: `(m,)` int64, rows of the pixel store. With several ranks each rank
-    holds its contiguous slice of the global batch.
+    view from its partner. `ids`: `(m,)` int64, rows of the pixel store. `plain`: `(m,)` bool, of which
+    images the first view is the image itself; None: of none. With several ranks each rank holds its
+    contiguous slice of the global batch.
     """
 
     views: tuple[Tensor, ...]
     ids: Tensor
+    plain: Tensor | None = None
 
 
 @dataclass(frozen=True)

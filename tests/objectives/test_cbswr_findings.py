@@ -135,7 +135,7 @@ def test_b5_labels_cannot_reach_training() -> None:
     """The released code picked its epoch by test labels; nothing here takes a label, the last epoch stays."""
     names = {name for one in (train, TrainConfig, Batch) for name in inspect.signature(one).parameters}
     assert not [name for name in names if "label" in name or "target" in name or name == "y"]
-    assert set(inspect.signature(Batch).parameters) == {"views", "ids"}
+    assert set(inspect.signature(Batch).parameters) == {"views", "ids", "plain"}
 
 
 def test_b6_the_released_ratio_is_no_probability() -> None:

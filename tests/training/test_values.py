@@ -15,7 +15,7 @@ from semblance.contracts import Batch, Loss, View
 from semblance.images.formats import measure_format
 from semblance.images.measure import measure_store
 from semblance.training import loop
-from semblance.training.loop import train
+from semblance.training.loop import spread_evenly, train
 
 
 @pytest.mark.parametrize("c", [1, 5])
@@ -45,7 +45,7 @@ def test_a_plain_view_is_never_drawn_nor_a_partners(
     store: Callable[..., Any], objective: Callable[..., Any], config: Callable[..., Any], tmp_path: Path
 ) -> None:
     learner, seen = objective(), []
-    learner.views = (View(), View(), View(plain=True))
+    learner.views = (View(), View(), View(plain=1.0))
     learner.partners = lambda ids, _: (ids + 1) % 8
     own = learner.forward
 
@@ -60,3 +60,32 @@ def test_a_plain_view_is_never_drawn_nor_a_partners(
     for batch in seen:
         assert torch.allclose(batch.views[2], whole[batch.ids])
         assert not torch.allclose(batch.views[0], whole[batch.ids])
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.5, [1, 3, 5, 7]), (0.25, [3, 7]), (0.01, [])])
+def test_a_first_view_may_be_plain_now_and_then(
+    share: float,
+    rows: list[int],
+    store: Callable[..., Any],
+    objective: Callable[..., Any],
+    config: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """Those images are as they are embedded, the batch says which; all else is as it was."""
+    pixels, seen = store(8), {}
+    whole = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    for plain in (0.0, share):
+        learner, batches = objective(), seen.setdefault(plain, [])
+        learner.views = (View(plain=plain), View())
+        own = learner.forward
+        learner.forward = lambda batch, own=own, kept=batches: (kept.append(batch), own(batch))[1]
+        train(pixels, learner, config(epochs=2), tmp_path / str(plain), 8)
+    for before, batch in zip(seen[0.0], seen[share], strict=True):
+        mask = torch.zeros(8, dtype=torch.bool)
+        mask[rows] = True
+        assert before.plain is None
+        assert torch.equal(batch.plain, mask)
+        assert torch.allclose(batch.views[0][mask], whole[batch.ids[mask]], atol=1e-6)
+        assert torch.equal(batch.views[0][~mask], before.views[0][~mask])
+        assert torch.equal(batch.views[1], before.views[1])
+    assert spread_evenly(1_000, share).sum() == round(1_000 * share)

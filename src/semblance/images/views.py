@@ -70,6 +70,21 @@ class Draw:
     def __getitem__(self, rows: slice) -> Draw:
         return Draw(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
+    def still(self, rows: Tensor, crop: float | None = None) -> Draw:
+        """The same, but for the images at `rows` `(n,)` bool, which become what `centre` makes of them."""
+        nothing = {"theta": _middle(crop), "hue": 0.0, "grey": False}
+        at = {"theta": rows[:, None, None]}
+        return Draw(
+            **{
+                field.name: torch.where(
+                    at.get(field.name, rows),
+                    torch.as_tensor(nothing.get(field.name, 1.0), dtype=getattr(self, field.name).dtype),
+                    getattr(self, field.name),
+                )
+                for field in fields(self)
+            }
+        )
+
 
 def draw(views: Views, n: int, generator: torch.Generator) -> Draw:
     """What to do to `n` images. Takes the same count of numbers from `generator` whatever the views."""
@@ -111,9 +126,7 @@ def centre(pixels: Tensor, size: int, crop: float | None = None) -> Tensor:
     given. Nothing is random; it equals `apply` with a draw that changes nothing. Raises `InputError` as
     `apply` does.
     """
-    side = 1.0 if crop is None else crop
-    theta = torch.tensor([[side, 0.0, 0.0], [0.0, side, 0.0]]).expand(len(pixels), 2, 3)
-    return _render(pixels, theta, size, None)
+    return _render(pixels, _middle(crop).expand(len(pixels), 2, 3), size, None)
 
 
 def _crop_sides(views: Views, numbers: Tensor) -> Tensor:
@@ -129,6 +142,11 @@ def _crop_sides(views: Views, numbers: Tensor) -> Tensor:
     first = fits.int().argmax(1)
     largest = torch.tensor([min(1.0, broad), min(1.0, 1 / narrow)])
     return torch.where(fits.any(1)[:, None], sides[torch.arange(n), first], largest)
+
+
+def _middle(crop: float | None) -> Tensor:
+    side = 1.0 if crop is None else crop
+    return torch.tensor([[side, 0.0, 0.0], [0.0, side, 0.0]])
 
 
 def _scale(by: Tensor) -> Tensor:

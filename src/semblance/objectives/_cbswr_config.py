@@ -17,6 +17,8 @@ PLAIN: dict[str, Any] = {
     "rebuild": "pixels",
     "decorrelate": 0.0,
     "whiten": False,
+    "plain": 0.0,
+    "measured": 0.0,
 }
 """Nothing of what `plus` adds."""
 RELEASED: dict[str, Any] = {
@@ -67,7 +69,15 @@ FIXED: dict[str, Any] = {
     "share": 0.1,
     "partner": 0.0,
 }
-PLUS: dict[str, Any] = {**FIXED, "spare": "earned", "rebuild": "nothing", "decorrelate": 0.1, "whiten": True}
+PLUS: dict[str, Any] = {
+    **FIXED,
+    "spare": "earned",
+    "rebuild": "nothing",
+    "decorrelate": 0.1,
+    "whiten": True,
+    "plain": 0.5,
+    "measured": 2.0,
+}
 PRESETS = {"released": RELEASED, "paper": PAPER, "fixed": FIXED, "plus": PLUS}
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -119,6 +129,8 @@ class Config:
     `rebuild`: what is drawn from a cluster's mean map, its images, the `features` of its members, or nothing.
     `decorrelate`: weight of the squared correlations between the numbers of an embedding. `whiten`: when
     training is over, the head is changed so that an embedding's directions vary alike (`_closing.whiten`).
+    `plain`: of what share of a batch the first view is the image itself. `measured`: weight of predicting from
+    these, by one hidden layer on the features, what is measured on an image (`images/measure.py`).
     """
 
     variant: Literal["released", "paper", "fixed", "plus"] = "plus"
@@ -151,6 +163,8 @@ class Config:
     rebuild: Literal["pixels", "features", "nothing"] | None = None
     decorrelate: float | None = None
     whiten: bool | None = None
+    plain: float | None = None
+    measured: float | None = None
 
     def __post_init__(self) -> None:
         if self.variant not in PRESETS:
@@ -161,6 +175,8 @@ class Config:
             raise ConfigError("cbswr needs tau > 0, dim >= 2 and 0 <= dropout < 1")
         if not all(0 <= (rate or 0) < 1 for rate in (self.memory, self.teacher)):
             raise ConfigError("cbswr needs 0 <= memory < 1 and 0 <= teacher < 1")
+        if not 0 <= (self.plain or 0) < 1 or (self.measured or 0) < 0:
+            raise ConfigError("cbswr needs 0 <= plain < 1 and measured >= 0")
 
     def resolved(self) -> Config:
         """The same with every None replaced by the variant's value."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,10 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semblance import ranks
+from semblance.contracts import Column
 from semblance.objectives._cbswr_terms import sinkhorn
+from semblance.objectives._heads import Heads
 from semblance.objectives._parts import log_one_minus_softmax
+from semblance.objectives._targets import prepare
 
-__all__ = ["Features", "Memory", "Teacher", "Trust", "contrast_loss", "correlation_loss", "soft_shares"]
+__all__ = [
+    "Features",
+    "Measured",
+    "Memory",
+    "Teacher",
+    "Trust",
+    "contrast_loss",
+    "correlation_loss",
+    "soft_shares",
+]
+HIDDEN = 128
 
 
 def contrast_loss(f: Tensor, q: Tensor, trust: Tensor, tau: float) -> Tensor:
@@ -175,3 +189,30 @@ class Features(nn.Module):
         inside = ranks.total(u.square().sum()) - (counts[:, None] * members.square()).sum()
         error: Tensor = (fit + inside) / counts.sum()
         return error
+
+
+class Measured(nn.Module):
+    """What is measured on every image, as normal scores of the ranks, and one hidden layer that predicts it.
+
+    What views are to ignore (brightness, colour, size) the features keep as far as this needs it: the pretext
+    of `measure`, without roles.
+    """
+
+    values: Tensor
+
+    def __init__(self, dim: int, columns: Mapping[str, Column]) -> None:
+        super().__init__()
+        kept = {name: one for name, one in columns.items() if one.source == "measured" and not one.levels}
+        targets = prepare(kept, "rank", {})
+        self.heads = Heads(dim, targets, HIDDEN) if len(targets) else None
+        self.register_buffer("values", torch.from_numpy(targets.values), persistent=False)
+
+    def forward(self, features: Tensor, ids: Tensor, plain: Tensor) -> Tensor:
+        """Mean Huber loss over columns and the images at `plain` `(m,)` bool of all ranks: `features`
+        `(m, dim)` of their first views, `ids` `(m,)`."""
+        rows = ranks.gather(plain.to(torch.uint8)).bool()
+        e, ids = ranks.gather(features)[rows], ranks.gather(ids)[rows]
+        if self.heads is None or len(ids) < 2:  # of one row nothing can be normalised
+            return features.new_zeros(())
+        codes = ids.new_zeros(len(ids), 0)
+        return self.heads.losses(e, self.values[ids], codes).mean()

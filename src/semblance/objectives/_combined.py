@@ -199,7 +199,7 @@ class Combined(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         """`sum_k w_k L_k` of one batch, every view encoded once."""
         maps = self.shared.look(batch.views)
-        losses = [part(Batch(self._seen(part, batch.views), batch.ids)) for part in self._list()]
+        losses = [part(Batch(self._seen(part, batch.views), batch.ids, batch.plain)) for part in self._list()]
         self.shared.forget()
         if self.training and self.count % EVERY == 0:
             self._weigh(losses, maps)
@@ -218,7 +218,7 @@ class Combined(nn.Module):
     def _seen(self, part: Any, views: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Those of the batch's views that one objective asks for."""
         own = _views(part)
-        drawn = sum(not view.plain for view in own)
+        drawn = sum(view.plain < 1 for view in own)
         return (*views[:drawn], *(views[-1:] if len(own) > drawn else ()))
 
     def _weigh(self, losses: Sequence[Loss], maps: Sequence[Tensor]) -> None:
@@ -266,16 +266,21 @@ def _share(part: Any) -> float:
 
 
 def _common_views(parts: nn.ModuleDict) -> tuple[Any, ...]:
-    """The longest list of drawn views, then a plain one where any part asks for it; raises `ConfigError`
-    where another's drawn views are not its beginning."""
-    drawn = {name: tuple(view for view in _views(part) if not view.plain) for name, part in parts.items()}
+    """The longest list of drawn views, the first as often plain as any part wants it, then one that is always
+    plain where any part asks for it; raises `ConfigError` where another's drawn views are not its beginning.
+    """
+    often = max((view.plain for part in parts.values() for view in _views(part) if view.plain < 1), default=0)
+    drawn = {}
+    for name, part in parts.items():
+        own = [view for view in _views(part) if view.plain < 1]
+        drawn[name] = (*(dataclasses.replace(view, plain=often) for view in own[:1]), *own[1:])
     most = max(drawn.values(), key=len)
     for name, views in drawn.items():
         if views != most[: len(views)]:
             raise ConfigError(
                 f"{name} needs other views than the rest of {'+'.join(parts)}", "give them the same views"
             )
-    plain = [view for part in parts.values() for view in _views(part) if view.plain]
+    plain = [view for part in parts.values() for view in _views(part) if view.plain == 1]
     return (*most, *plain[:1])
 
 

@@ -16,7 +16,7 @@ mean map of a cluster, c its embedding, tau, alpha, beta, gamma, mu.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semblance import ranks
-from semblance.contracts import Batch, Encoder, Loss
+from semblance.contracts import Batch, Column, Encoder, Loss, View
 from semblance.errors import ConfigError
 from semblance.objectives._cbswr_config import PRESETS, SETTINGS, Config
 from semblance.objectives._cbswr_plus import (
     Features,
+    Measured,
     Memory,
     Teacher,
     Trust,
@@ -60,7 +61,7 @@ __all__ = [
     "rim_loss",
 ]
 
-TERMS = ("metric", "rim", "decorrelation", "reconstruction")
+TERMS = ("metric", "rim", "decorrelation", "measured", "reconstruction")
 EVERY = 20
 ENOUGH = 10_000
 """Images that say how an embedding varies."""
@@ -122,12 +123,20 @@ class Objective(nn.Module):
         self.register_buffer("steps", torch.tensor(0))
         self.count = 0  # `steps` where reading it does not wait for the device
         self.register_load_state_dict_post_hook(_recall)  # type: ignore[no-untyped-call]
+        self.views = (View(plain=s.plain or 0.0), View())
+        self.measured: Measured | None = None
         if s.whiten:
             self.finish = self._finish
+        if s.measured and s.plain:
+            self.take_columns = self._take_columns
 
     def _finish(self, embed: Callable[..., Tensor], head: nn.Module) -> None:
         """Whiten the own head: not of the paper, see docs/results/sweep.md."""
         whiten(self.head.linear, embed(ENOUGH))
+
+    def _take_columns(self, columns: Mapping[str, Column]) -> None:
+        """Learn to predict those that are measured."""
+        self.measured = Measured(int(self.encoder.dim), columns)
 
     def before_epoch(self, embed: Callable[[], Tensor]) -> None:
         """Look up neighbours where `partner` asks for them."""
@@ -160,9 +169,9 @@ class Objective(nn.Module):
         images = torch.cat(batch.views)
         maps = self.encoder.maps(images)
         with torch.autocast(maps.device.type, enabled=False):
-            return self._loss(images, maps, wide(maps).mean((2, 3)))
+            return self._loss(images, maps, wide(maps).mean((2, 3)), batch)
 
-    def _loss(self, images: Tensor, maps: Tensor, features: Tensor) -> Loss:
+    def _loss(self, images: Tensor, maps: Tensor, features: Tensor, batch: Batch) -> Loss:
         s = self.settings
         assert s.clusters is not None
         first, second = (ranks.gather(view) for view in self.head(features).chunk(2))
@@ -192,6 +201,9 @@ class Objective(nn.Module):
             terms["rim"] = s.rim * rim_loss(p, s.entropies or "clusters", s.mu)
         if s.decorrelate:
             terms["decorrelation"] = s.decorrelate * correlation_loss(f)
+        if self.measured is not None and batch.plain is not None:
+            told = self.measured(features[: len(batch.ids)], batch.ids, batch.plain)
+            terms["measured"] = (s.measured or 0.0) * told
         error = None
         if self.features is not None:
             error = self.features(features, here, counts)

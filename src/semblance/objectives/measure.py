@@ -149,7 +149,7 @@ def equalised(norms: Tensor) -> Tensor:
 class Objective(nn.Module):
     """Regression of whatever `take_columns` brings."""
 
-    views = (View(plain=True),)
+    views = (View(plain=1.0),)
     joins = True  # in a sum the embedding that is kept holds this one's too
     steps: Tensor
     weights: Tensor

@@ -103,10 +103,8 @@ class _Training:
             )
         if hasattr(objective, "check_batch"):
             objective.check_batch(self.batch)
-        self.views = [
-            (None if view.plain else config.views.narrowed(view.area), max(1, round(view.size * size)))
-            for view in getattr(objective, "views", PAIR)
-        ]
+        self.views = getattr(objective, "views", PAIR)
+        self.plain = spread_evenly(self.batch, self.views[0].plain)
         keep_memory()
         self.device = device_of_rank(config.device)
         self.fabric = fabric_on(self.device, choose_precision(config.precision, self.device))
@@ -162,17 +160,13 @@ class _Training:
         share = self.batch // ranks.count()
         here = slice(ranks.index() * share, (ranks.index() + 1) * share)
         sources = [self._take(ids[here]) for ids in (order, partners)]
-        views = tuple(
-            centre(sources[0], side, self.config.views.crop)
-            if ranges is None
-            else apply(sources[number % 2], draw(ranges, self.batch, stream)[here], side)
-            for number, (ranges, side) in enumerate(self.views)
-        )
+        views = tuple(self._view(number, sources, stream, here) for number in range(len(self.views)))
+        plain = self.plain[here].to(self.device) if self.views[0].plain else None
         rate = learning_rate(self.config, epoch * self.steps + step, self.steps, self.epochs)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.objective.train()
-        loss: Loss = self.module(Batch(views, order[here].to(self.device)))
+        loss: Loss = self.module(Batch(views, order[here].to(self.device), plain))
         self.fabric.backward(loss.total)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
@@ -183,6 +177,17 @@ class _Training:
             done = (epoch * self.steps + step + 1) * self.batch
             self.progress("learn", done, self.epochs * self.steps * self.batch)
             self._say(epoch, step + 1)
+
+    def _view(self, number: int, sources: list[Tensor], stream: torch.Generator, here: slice) -> Tensor:
+        """One view of this rank's images; the partners' are the second source."""
+        view, crop = self.views[number], self.config.views.crop
+        side = max(1, round(view.size * self.size))
+        if view.plain == 1:
+            return centre(sources[0], side, crop)
+        drawn = draw(self.config.views.narrowed(view.area), self.batch, stream)
+        if view.plain:
+            drawn = drawn.still(self.plain, crop)
+        return apply(sources[number % 2], drawn[here], side)
 
     def _say(self, epoch: int, steps: int) -> None:
         """Tell who wants to hear it how the open epoch goes, once a second: on a device, asking waits."""
@@ -294,3 +299,13 @@ class _Training:
             progress=progress,
             stage=stage,
         )
+
+
+def spread_evenly(n: int, share: float) -> Tensor:
+    """`(n,)` bool, true at `share` of the places, evenly spread.
+
+    >>> spread_evenly(4, 0.5).tolist()
+    [False, True, False, True]
+    """
+    steps = (torch.arange(n + 1, dtype=torch.float64) * share).floor()
+    return steps[1:] > steps[:-1]
