@@ -213,6 +213,19 @@ def test_a_plain_crop_shows_stored_pixels_unchanged():
     torch.testing.assert_close(centre(pixels, 14, 224 / 256), middle)
 
 
+@pytest.mark.parametrize("crop", [None, 0.75])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_some_of_a_draw_may_stay_still(channels, crop):
+    pixels, rows = (
+        images(8, 16, 16)[..., :1].expand(8, 16, 16, channels).contiguous(),
+        torch.arange(8) % 3 == 1,
+    )
+    drawn = draw(dataclasses.replace(PRESETS["photo"], rotate=40.0), 8, torch.Generator().manual_seed(0))
+    got = apply(pixels, drawn.still(rows, crop), 12)
+    torch.testing.assert_close(got[rows], centre(pixels, 12, crop)[rows], atol=2e-5, rtol=0)
+    assert torch.equal(got[~rows], apply(pixels, drawn, 12)[~rows])
+
+
 @pytest.mark.parametrize(("h", "size"), [(32, 8), (9, 3), (16, 8)])
 def test_shrinking_averages_whole_blocks(h, size):
     pixels = images(h=h, w=h)

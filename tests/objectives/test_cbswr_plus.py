@@ -12,12 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.objectives.conftest import toy_columns
 from torch.nn import functional as F
 
-from semblance.contracts import Batch
+from semblance.contracts import Batch, Column, View
 from semblance.errors import ConfigError
 from semblance.objectives._cbswr_plus import (
     Features,
+    Measured,
     Memory,
     Trust,
     contrast_loss,
@@ -321,3 +323,77 @@ def test_the_other_variants_are_what_they_were(variant: str, make: Make) -> None
         found.append(float(loss.total.detach()))
     assert found == pytest.approx(PINNED[variant], rel=1e-4)
     assert not [name for name in objective.state_dict() if name.startswith(("trust", "memory", "teacher"))]
+
+
+def test_measurements_against_a_loop() -> None:
+    """Normal scores of the ranks, one hidden layer on normalised features, Huber, plain images only."""
+    torch.manual_seed(0)
+    n, d, given = 9, 5, np.random.default_rng(0).normal(size=(9, 2)) ** 3
+    given[4, 1] = np.nan
+    measured = Measured(
+        d,
+        {
+            "a": Column(given[:, 0], source="measured"),
+            "b": Column(given[:, 1], source="measured"),
+            "same": Column(np.ones(n), source="measured"),
+            "price": Column(np.arange(9.0)),
+        },
+    ).double()
+    measured.values = measured.values.double()
+    ids = torch.tensor([8, 1, 4, 0, 3, 6])
+    plain = torch.tensor([True, False, True, True, False, True])
+    features = torch.randn(6, d, dtype=torch.float64, requires_grad=True)
+    found = measured(features, ids, plain)
+
+    rows = [0, 2, 3, 5]
+    e = features.detach().numpy()
+    chosen = e[rows]
+    spread = np.sqrt(chosen.var(0) + 1e-5)
+    hidden, out = measured.heads.trunk[0], measured.heads.out
+    losses: list[list[float]] = [[], []]
+    for row in rows:
+        x = (e[row] - chosen.mean(0)) / spread
+        y = hidden.weight.detach().numpy() @ x + hidden.bias.detach().numpy()
+        y = np.array([v / 2 * (1 + math.erf(v / math.sqrt(2))) for v in y])
+        guess = out.weight.detach().numpy() @ y + out.bias.detach().numpy()
+        for k in range(2):
+            good = [v for v in given[:, k] if v == v]
+            value = given[int(ids[row]), k]
+            if value != value:
+                continue
+            share = (sum(v < value for v in good) + 0.5) / len(good)
+            wanted = float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64)))
+            error = abs(guess[k] - wanted)
+            losses[k].append(0.5 * error**2 if error < 1 else error - 0.5)
+    assert float(found.detach()) == pytest.approx(np.mean([np.mean(one) for one in losses]), rel=1e-5)
+    found.backward()
+    assert features.grad is not None
+    assert not features.grad[~plain].any()
+    assert features.grad[plain].any()
+
+
+def test_measurements_need_two_plain_images_and_something_to_predict() -> None:
+    columns = toy_columns()
+    one = torch.arange(16) == 3
+    assert not Measured(4, columns)(torch.randn(16, 4), torch.arange(16), one)
+    flat = {name: Column(np.ones(16), source="measured") for name in columns}
+    assert not Measured(4, flat)(torch.randn(16, 4), torch.arange(16), ~one)
+
+
+def test_plus_shows_the_images_themselves_and_predicts_their_measurements(make: Make, batch: Make) -> None:
+    objective = make("cbswr", clusters=4).train()
+    assert objective.views == (View(plain=0.5), View())
+    objective.take_columns(toy_columns())
+    given = batch(16)
+    assert "measured" not in objective(given).terms
+    given.plain = torch.arange(16) % 2 == 1
+    loss = objective(given)
+    assert float(sum(loss.terms.values()).detach()) == pytest.approx(float(loss.total.detach()))
+    again = objective.measured(objective.encoder(given.views[0]), given.ids, given.plain)
+    assert float(loss.terms["measured"].detach()) == pytest.approx(2 * float(again.detach()), rel=1e-5)
+    for options in ({"variant": "fixed"}, {"measured": 0.0}, {"plain": 0.0}):
+        assert not hasattr(make("cbswr", **options), "take_columns")
+    assert make("cbswr", variant="fixed").views == (View(), View())
+    for options in ({"plain": 1.0}, {"plain": -0.1}, {"measured": -1.0}):
+        with pytest.raises(ConfigError, match="plain < 1 and measured >= 0"):
+            Config(**options)

@@ -14,8 +14,9 @@ from semblance import plugins
 from semblance.contracts import Batch, Loss, View
 from semblance.images.formats import measure_format
 from semblance.images.measure import measure_store
-from semblance.training import loop
-from semblance.training.loop import spread_evenly, train
+from semblance.training import batches
+from semblance.training.batches import spread_evenly
+from semblance.training.loop import train
 
 
 @pytest.mark.parametrize("c", [1, 5])
@@ -35,7 +36,7 @@ def test_sixteen_bits_at_rest_on_the_device(
         )
         objective.take_columns(measure_store(pixels, kind))
         if name == "resident":
-            monkeypatch.setattr(loop, "resident", lambda rows, _: torch.from_numpy(np.array(rows)))
+            monkeypatch.setattr(batches, "resident", lambda rows, _: torch.from_numpy(np.array(rows)))
         losses.append(train(pixels, objective, config(), tmp_path / name, 8).history[-1]["loss"])
     assert losses[0] == losses[1]
     assert np.isfinite(losses[0])

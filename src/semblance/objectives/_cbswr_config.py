@@ -129,8 +129,8 @@ class Config:
     `rebuild`: what is drawn from a cluster's mean map, its images, the `features` of its members, or nothing.
     `decorrelate`: weight of the squared correlations between the numbers of an embedding. `whiten`: when
     training is over, the head is changed so that an embedding's directions vary alike (`_closing.whiten`).
-    `plain`: of what share of a batch the first view is the image itself. `measured`: weight of predicting from
-    these, by one hidden layer on the features, what is measured on an image (`images/measure.py`).
+    `plain`: of what share of a batch the first view is the image itself. `measured`: weight of predicting
+    from these, by one hidden layer on the features, what is measured on an image (`images/measure.py`).
     """
 
     variant: Literal["released", "paper", "fixed", "plus"] = "plus"

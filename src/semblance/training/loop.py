@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from semblance import ranks
-from semblance.contracts import PAIR, Batch, Loss, Progress
+from semblance.contracts import Loss, Progress
 from semblance.errors import ConfigError
-from semblance.images.views import apply, centre, draw
 from semblance.training import checkpoint, health
+from semblance.training.batches import Batches
 from semblance.training.config import TrainConfig, choose_precision, learning_rate
-from semblance.training.embed import embed, pixels_to_tensor
+from semblance.training.embed import embed
 from semblance.training.ledger import Ledger
 from semblance.training.machine import (
     ctrl_c,
@@ -34,7 +34,6 @@ from semblance.training.machine import (
     keep_memory,
     least,
     optimiser_for,
-    resident,
 )
 from semblance.training.positives import Positives
 
@@ -92,7 +91,6 @@ class _Training:
         progress: Progress | None,
         positives: Positives | None,
     ) -> None:
-        self.positives = positives
         self.pixels, self.config, self.size, self.progress = pixels, config, size, progress
         self.folder, self.path = folder, folder / "checkpoint" / "last.safetensors"
         self.batch = min(config.batch, len(pixels)) // ranks.count() * ranks.count()
@@ -103,8 +101,6 @@ class _Training:
             )
         if hasattr(objective, "check_batch"):
             objective.check_batch(self.batch)
-        self.views = getattr(objective, "views", PAIR)
-        self.plain = spread_evenly(self.batch, self.views[0].plain)
         keep_memory()
         self.device = device_of_rank(config.device)
         self.fabric = fabric_on(self.device, choose_precision(config.precision, self.device))
@@ -116,7 +112,7 @@ class _Training:
         self.epochs = config.epochs
         self.ledger = Ledger(self.device)
         self.before = self.said = 0.0
-        self.store = resident(pixels, self.device)
+        self.draw = Batches(pixels, self.objective, config, size, self.batch, self.device, positives)
 
     def run(self) -> TrainResult:
         epoch, step = self._resume()
@@ -152,21 +148,12 @@ class _Training:
         return least(-float(interrupted.is_set()), self.device) < 0
 
     def _step(self, epoch: int, step: int) -> None:
-        order = self._order(epoch)[step * self.batch : (step + 1) * self.batch]
-        stream = checkpoint.stream(self.config.seed, epoch, step)
-        draw_partners = self.positives.draw if self.positives else getattr(self.objective, "partners", None)
-        partners = order if draw_partners is None else draw_partners(order, stream)
-        torch.manual_seed(torch.randint(2**62, (), generator=stream).item())
-        share = self.batch // ranks.count()
-        here = slice(ranks.index() * share, (ranks.index() + 1) * share)
-        sources = [self._take(ids[here]) for ids in (order, partners)]
-        views = tuple(self._view(number, sources, stream, here) for number in range(len(self.views)))
-        plain = self.plain[here].to(self.device) if self.views[0].plain else None
+        batch = self.draw(epoch, step)
         rate = learning_rate(self.config, epoch * self.steps + step, self.steps, self.epochs)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.objective.train()
-        loss: Loss = self.module(Batch(views, order[here].to(self.device), plain))
+        loss: Loss = self.module(batch)
         self.fabric.backward(loss.total)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
@@ -177,17 +164,6 @@ class _Training:
             done = (epoch * self.steps + step + 1) * self.batch
             self.progress("learn", done, self.epochs * self.steps * self.batch)
             self._say(epoch, step + 1)
-
-    def _view(self, number: int, sources: list[Tensor], stream: torch.Generator, here: slice) -> Tensor:
-        """One view of this rank's images; the partners' are the second source."""
-        view, crop = self.views[number], self.config.views.crop
-        side = max(1, round(view.size * self.size))
-        if view.plain == 1:
-            return centre(sources[0], side, crop)
-        drawn = draw(self.config.views.narrowed(view.area), self.batch, stream)
-        if view.plain:
-            drawn = drawn.still(self.plain, crop)
-        return apply(sources[number % 2], drawn[here], side)
 
     def _say(self, epoch: int, steps: int) -> None:
         """Tell who wants to hear it how the open epoch goes, once a second: on a device, asking waits."""
@@ -259,26 +235,13 @@ class _Training:
             "size": self.size,
             "steps": [self.steps, self.batch],
         }
-        if self.positives:
-            facts["positives"] = self.positives.name
+        if self.draw.positives:
+            facts["positives"] = self.draw.positives.name
         identity: dict[str, Any] = json.loads(json.dumps(self.config.identity() | facts))
         return identity
 
     def _elapsed(self) -> float:
         return self.before + time.monotonic() - self.started
-
-    def _order(self, epoch: int) -> Tensor:
-        shuffled = torch.randperm(len(self.pixels), generator=checkpoint.stream(self.config.seed, epoch))
-        order: Tensor = getattr(self.objective, "order", lambda ids, _: ids)(shuffled, self.batch)
-        return order
-
-    def _take(self, ids: Tensor) -> Tensor:
-        if self.store is not None:
-            rows = ids.to(self.device)
-            if self.store.dtype is torch.uint16:  # which CUDA does not index
-                return self.store.view(torch.int16)[rows].view(torch.uint16)
-            return self.store[rows]
-        return pixels_to_tensor(self.pixels, ids.numpy(), self.device)
 
     def _features(self, stage: str = "neighbours", most: int | None = None) -> Tensor:
         pixels = self.pixels if most is None or most >= len(self.pixels) else self.pixels[self._some(most)]
@@ -299,13 +262,3 @@ class _Training:
             progress=progress,
             stage=stage,
         )
-
-
-def spread_evenly(n: int, share: float) -> Tensor:
-    """`(n,)` bool, true at `share` of the places, evenly spread.
-
-    >>> spread_evenly(4, 0.5).tolist()
-    [False, True, False, True]
-    """
-    steps = (torch.arange(n + 1, dtype=torch.float64) * share).floor()
-    return steps[1:] > steps[:-1]
