@@ -25,7 +25,7 @@ from lines import records
 from semblance.evaluation.statistics import paired_class_bootstrap, t_interval
 from semblance.training.embed import embed
 
-PLUS = {"variant": "plus", "whiten": False}
+PLUS = {"variant": "plus", "whiten": False, "plain": 0.0}
 SCORE: dict[str, tuple[str, dict[str, Any]]] = {"SME": ("sme", {}), "plus": ("cbswr", PLUS)}
 OLD = {**PLUS, "spare": "never"}
 KNOBS: dict[str, tuple[str, dict[str, Any]]] = {

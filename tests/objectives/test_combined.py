@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.objectives.conftest import Tiny, toy_columns
 
 from semblance import plugins
 from semblance.contracts import PAIR, Batch, View
@@ -245,3 +246,12 @@ def test_the_shared_encoder_knows_views_in_any_order(tiny: Any) -> None:
     shared.maps(torch.rand(4, 3, 8, 8))
     assert rows == [3, 4]
     assert shared.dim == encoder.dim
+
+
+def test_who_has_roles_for_columns_gets_them_alone() -> None:
+    """Else cbswr would keep a measurement that measure drops."""
+    for title, alone in (("cbswr+measure", False), ("cbswr+sme", True)):
+        config = plugins.configure("objectives", title, {})
+        objective = plugins.get("objectives", title).Objective(config, Tiny())
+        objective.take_columns(toy_columns())
+        assert (objective.parts["cbswr"].measured is not None) == alone

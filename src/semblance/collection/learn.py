@@ -122,11 +122,11 @@ def prepare(
     fits = settings.begin is not None and fill_head(objective.head, settings.begin)
     if hasattr(objective, "fit_to"):
         objective.fit_to(view_size(settings.size, views.crop))
-    if hasattr(objective, "take_columns"):
-        objective.take_columns(columns())
-    if settings.lesson is not None:
-        with torch.random.fork_rng(devices=[]):  # what is drawn for each class
-            torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # what is drawn for the heads of columns and for each class
+        torch.manual_seed(seed)
+        if hasattr(objective, "take_columns"):
+            objective.take_columns(columns())
+        if settings.lesson is not None:
             objective.take_labels(labels())
     return objective, Start(start, said(settings.begin, fits, RANDOM))
 

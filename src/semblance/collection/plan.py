@@ -137,7 +137,7 @@ def make_bill(
     closing = good / measured.embed_rate if measured.finishes else 0.0
     seconds = {
         "decode": n / rate,
-        "train": learning + measured.warm + closing,
+        "train": good * measured.columns + learning + measured.warm + closing,
         "embed": good / measured.embed_rate,
         "encode": ENCODE_SECONDS[0] + ENCODE_SECONDS[1] * min(good, GALLERY),
         "report": REPORT_SECONDS[0] + REPORT_SECONDS[1] * min(good, REPORT_IMAGES),

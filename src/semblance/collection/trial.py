@@ -19,7 +19,7 @@ from semblance.collection.columns import trial_columns
 from semblance.collection.learn import prepare, spread_rows, views_preset
 from semblance.collection.model import view_size
 from semblance.collection.settings import Settings
-from semblance.contracts import Progress
+from semblance.contracts import Column, Progress
 from semblance.errors import InputError
 from semblance.images.signature import identify
 from semblance.images.sources import Source, locate
@@ -38,9 +38,10 @@ TRAIN_SECONDS = 2.5
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of a step, of the first one beyond that and of a checkpoint; images embedded a second; the rest
-    is what the bill has to know of the objective."""
+    """Seconds that an image's columns take, a step, the first one beyond that and a checkpoint; images
+    embedded a second; the rest is what the bill has to know of the objective."""
 
+    columns: float
     step: float
     warm: float
     save: float
@@ -130,11 +131,20 @@ def try_training(
     rows = np.resize(np.arange(len(pixels)), max(2, min(n, max(len(pixels), 8 * batch))))
     sample = pixels if len(rows) == len(pixels) else pixels[rows]
     preset, views = views_preset(settings, pixels)
+    measuring = 0.0
+
+    def columns() -> dict[str, Column]:
+        nonlocal measuring
+        started = time.monotonic()
+        found = trial_columns(source.table, sample, settings.pixels)
+        measuring = (time.monotonic() - started) / len(sample)
+        return found
+
     objective: Any = prepare(
         settings,
         pixels,
         views,
-        lambda: trial_columns(source.table, sample, settings.pixels),
+        columns,
         lambda: labelled.trial(settings.lesson, source, len(sample)),
     )[0]
     side = view_size(settings.size, views.crop)
@@ -162,6 +172,7 @@ def try_training(
     parameters = sum(weight.numel() for weight in objective.parameters())
     partner = getattr(getattr(objective, "partner", None), "share", 0.0)
     return Measured(
+        columns=measuring,
         step=float(np.median(steps)),
         warm=float(max(0.0, times[1] - times[0] - np.median(steps))),
         save=_time_writing(folder, 3 * 4 * parameters),

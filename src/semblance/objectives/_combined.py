@@ -135,8 +135,10 @@ class Combined(nn.Module):
             raise ConfigError(f"{' and '.join(ordering)} both make the batches", "combine only one of them")
 
     def _take_columns(self, columns: Any) -> None:
-        """Hand the columns to every objective that asks."""
-        for part in self._having("take_columns"):
+        """Hand the columns to who has roles for them, or else to every objective that asks: nobody is to keep
+        what another one drops."""
+        asking = self._having("take_columns")
+        for part in [part for part in asking if hasattr(part, "roles")] or asking:
             part.take_columns(columns)
 
     def _take_labels(self, labels: Any) -> None:
