@@ -390,7 +390,7 @@ def test_plus_shows_the_images_themselves_and_predicts_their_measurements(make: 
     loss = objective(given)
     assert float(sum(loss.terms.values()).detach()) == pytest.approx(float(loss.total.detach()))
     again = objective.measured(objective.encoder(given.views[0]), given.ids, given.plain)
-    assert float(loss.terms["measured"].detach()) == pytest.approx(2 * float(again.detach()), rel=1e-5)
+    assert float(loss.terms["measured"].detach()) == pytest.approx(4 * float(again.detach()), rel=1e-5)
     for options in ({"variant": "fixed"}, {"measured": 0.0}, {"plain": 0.0}):
         assert not hasattr(make("cbswr", **options), "take_columns")
     assert make("cbswr", variant="fixed").views == (View(), View())

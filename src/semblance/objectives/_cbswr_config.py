@@ -76,7 +76,7 @@ PLUS: dict[str, Any] = {
     "decorrelate": 0.1,
     "whiten": True,
     "plain": 0.5,
-    "measured": 2.0,
+    "measured": 4.0,
 }
 PRESETS = {"released": RELEASED, "paper": PAPER, "fixed": FIXED, "plus": PLUS}
 
