@@ -21,6 +21,7 @@ class Arm:
 
 PLUS = {"variant": "plus"}
 DRAWN = {**PLUS, "plain": 0.0}
+FREE = {"central": 0.0, "rim": 0.0, "spare": "never"}
 ARMS: dict[str, Arm] = {
     "simclr": Arm("simclr"),
     "simclr, AdamW": Arm("simclr", optimiser="adamw"),
@@ -45,9 +46,9 @@ ARMS: dict[str, Arm] = {
     "plus, measured 2": Arm("cbswr", {**PLUS, "measured": 2.0}),
     "plus, measured 8": Arm("cbswr", {**PLUS, "measured": 8.0}),
     "plus, nothing measured": Arm("cbswr", {**PLUS, "measured": 0.0}),
-    "plus, no clusters": Arm("cbswr", {**PLUS, "central": 0.0, "rim": 0.0, "spare": "never"}),
+    "plus, measured 2, no clusters": Arm("cbswr", {**PLUS, "measured": 2.0, **FREE}),
     "plus, drawn views only": Arm("cbswr", DRAWN),
-    "plus, drawn, no clusters": Arm("cbswr", {**DRAWN, "central": 0.0, "rim": 0.0, "spare": "never"}),
+    "plus, drawn, no clusters": Arm("cbswr", {**DRAWN, **FREE}),
     "plus, drawn, not whitened": Arm("cbswr", {**DRAWN, "whiten": False}),
     "plus, drawn, not whitened, AdamW": Arm("cbswr", {**DRAWN, "whiten": False}, optimiser="adamw"),
     "fixed": Arm("cbswr", {"variant": "fixed"}),
