@@ -50,7 +50,7 @@ def test_everything_is_there_and_agrees(built: Path, digits: Path) -> None:
     assert collection.info["actual"]["peak_memory"] > 1e8
     assert {path.name for path in built.iterdir()} == {
         *("collection.json", "images.parquet", "pixels.npy", "embeddings.npy", "metrics.jsonl", "log.jsonl"),
-        *("codes.npy", "coder.safetensors", "model"),
+        *("codes.npy", "coder.safetensors", "model", "measured.parquet"),
     }
     assert {p.name for p in built.parent.iterdir()} == {"photos", "photos.smb"}
 

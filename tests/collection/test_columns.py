@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -21,6 +22,7 @@ from semblance.collection.checks import check_columns, said_of
 from semblance.collection.store import Collection
 from semblance.contracts import Column
 from semblance.errors import ConfigError, InputError
+from semblance.images.formats import PHOTO
 from semblance.objectives.measure import Config
 
 
@@ -244,3 +246,19 @@ def test_table_is_written_as_given(manifest: Path, tmp_path: Path) -> None:
     table = pq.read_table(made.path / columns.GIVEN)
     assert table.num_rows == 29
     assert table.column_names == ["z", "kind", "taken", "thing"]
+
+
+def test_measurements_of_other_images_are_taken_again(pair: tuple[Path, Path]) -> None:
+    """As many images, but not the same: what an earlier, stopped build measured is of no use."""
+    folder = pair[1]
+    pixels = np.array(Collection.open(folder).pixels)
+    before = columns.all_columns(folder, pixels, PHOTO)
+    assert columns.all_columns(folder, np.zeros_like(pixels), PHOTO)["mean_0"].values.any(), "kept"
+    table = pq.read_table(folder / "images.parquet")
+    hashes = pc.replace_substring(table["hash"], table["hash"][0].as_py(), "0" * 16)
+    table = table.set_column(table.column_names.index("hash"), "hash", hashes)
+    pq.write_table(table, folder / "images.parquet")
+    pixels[0] = 255 - pixels[0]
+    after = columns.all_columns(folder, pixels, PHOTO)
+    moved = before["mean_0"].values != after["mean_0"].values
+    assert moved.nonzero()[0].tolist() == [0]

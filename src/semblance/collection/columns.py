@@ -10,6 +10,7 @@ out.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ __all__ = [
     "GIVEN",
     "MEASURED",
     "all_columns",
+    "data_hash",
     "given_columns",
     "measured_columns",
     "positives",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 GIVEN, MEASURED = "columns.parquet", "measured.parquet"
+IMAGES = b"images"
 MISSING = frozenset(("", "nan", "na", "n/a", "none", "null"))
 
 
@@ -81,13 +84,13 @@ def given_columns(table: pa.Table) -> dict[str, Column]:
 def measured_columns(
     folder: Path, pixels: NDArray[Any], kind: PixelFormat, table: pa.Table, progress: Progress | None
 ) -> dict[str, Column]:
-    """The measurements of a store, kept in `folder/measured.parquet`."""
+    """The measurements of a store, kept in `folder/measured.parquet` with the hash of its images."""
     found = measure_store(pixels, kind, table, progress)
     arrays = {name: pa.array(column.values) for name, column in found.items()}
     turns = pa.schema(
         [pa.field(n, pa.float64(), metadata={"turns": str(int(found[n].turns))}) for n in arrays]
     )
-    _write(folder / MEASURED, pa.table(arrays, schema=turns))
+    _write(folder / MEASURED, pa.table(arrays, schema=turns.with_metadata({IMAGES: data_hash(table)})))
     return found
 
 
@@ -111,14 +114,29 @@ def read(folder: Path) -> dict[str, Column]:
 def all_columns(
     folder: Path, pixels: NDArray[Any], kind: PixelFormat, progress: Progress | None = None
 ) -> dict[str, Column]:
-    """What `read` gives, after measuring where that has not been done for these images."""
-    found = read(folder)
+    """What `read` gives, after measuring where that has not been done for these images: others may have come
+    while a build was stopped."""
+    found, table = read(folder), read_images(folder)
+    measured = any(column.source == "measured" for column in found.values())
+    if measured:
+        facts = pq.read_schema(folder / MEASURED).metadata or {}
+        measured = facts.get(IMAGES) == data_hash(table).encode()
+    if not measured:
+        found = {name: column for name, column in found.items() if column.source == "given"}
     if any(len(column.values) != len(pixels) for column in found.values()):
         raise CollectionError(f"{folder}: its columns are of other images", "build it again")
-    if not any(column.source == "measured" for column in found.values()):
-        measured = measured_columns(folder, pixels, kind, read_images(folder), progress)
-        found = {**found, **{name: column for name, column in measured.items() if name not in found}}
+    if not measured:
+        found = {**measured_columns(folder, pixels, kind, table, progress), **found}
     return found
+
+
+def data_hash(table: Any) -> str:
+    """BLAKE2b-64 over the content hashes of the readable images in row order."""
+    digest = hashlib.blake2b(digest_size=8)
+    rows, hashes = table.column("row").to_pylist(), table.column("hash").to_pylist()
+    for _, one in sorted((row, one) for row, one in zip(rows, hashes, strict=True) if row >= 0):
+        digest.update(one.encode())
+    return digest.hexdigest()
 
 
 def positives(wanted: str, columns: Mapping[str, Column], paths: Sequence[str]) -> Positives | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import nn
 
 from semblance.collection import disk, labelled, together
 from semblance.collection.begin import fill_encoder, fill_head, said
-from semblance.collection.columns import all_columns, positives, read
+from semblance.collection.columns import all_columns, data_hash, positives, read
 from semblance.collection.model import (
     RANDOM,
     Model,
@@ -38,7 +37,6 @@ from semblance.images.views_presets import Views, choose_preset
 from semblance.training.loop import TrainResult, train
 
 __all__ = [
-    "data_hash",
     "embed_rows",
     "follow",
     "learn_model",
@@ -155,15 +153,6 @@ def paths_of(table: Any) -> list[str]:
     """The path of every row of the store."""
     rows, paths = table.column("row").to_pylist(), table.column("path").to_pylist()
     return [path for row, path in sorted(zip(rows, paths, strict=True)) if row >= 0]
-
-
-def data_hash(table: Any) -> str:
-    """BLAKE2b-64 over the content hashes of the readable images in row order."""
-    digest = hashlib.blake2b(digest_size=8)
-    rows, hashes = table.column("row").to_pylist(), table.column("hash").to_pylist()
-    for _, one in sorted((row, one) for row, one in zip(rows, hashes, strict=True) if row >= 0):
-        digest.update(one.encode())
-    return digest.hexdigest()
 
 
 def _train(
