@@ -61,8 +61,8 @@ class Column:
     """One value for each row of the pixel store: a measurement, or a column of the user's table.
 
     `values`: `(n,)` float64, NaN where it is missing; with `levels` the values are positions in them
-    (a category). `source`: "measured" on the pixels, or "given" by the user. `turns`: the value changes
-    when the image is mirrored or turned by 90 degrees.
+    (a category). `source`: "measured" on the pixels, of the "file", or "given" by the user. `turns`: the
+    value changes when the image is mirrored or turned by 90 degrees.
     """
 
     values: np.ndarray[Any, np.dtype[np.float64]]

@@ -337,6 +337,7 @@ def test_measurements_against_a_loop() -> None:
             "b": Column(given[:, 1], source="measured"),
             "same": Column(np.ones(n), source="measured"),
             "price": Column(np.arange(9.0)),
+            "bytes": Column(np.arange(9.0), source="file"),
         },
     ).double()
     measured.values = measured.values.double()

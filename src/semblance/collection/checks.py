@@ -28,10 +28,10 @@ def check_roles(config: Any, given: Mapping[str, Column], kind: PixelFormat) -> 
     own = _own(config)
     if own is not None:
         blank = np.zeros((1, 16, 16, kind.channels), kind.dtype)
-        none = Column(np.zeros(1), source="measured")
+        none = Column(np.zeros(1), source="file")
         columns = {**measure_store(blank, kind), **dict.fromkeys(FILE, none), **given}
         named = asked_roles(own, columns)
-        kept = [name for name, one in columns.items() if one.source == "measured" and name not in named]
+        kept = [name for name, one in columns.items() if one.source != "given" and name not in named]
         if not kept and not {"keep", "drop"} & set(named.values()):
             raise ConfigError(
                 "measure has nothing to predict: every column is ignored or only shown",

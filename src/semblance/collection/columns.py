@@ -27,7 +27,7 @@ from semblance.collection import disk
 from semblance.contracts import Column, Progress
 from semblance.errors import CollectionError, ConfigError
 from semblance.images.formats import PixelFormat
-from semblance.images.measure import measure_store
+from semblance.images.measure import measure_store, source_of
 from semblance.images.store import read_images
 from semblance.training.positives import Positives, by_group, by_time
 
@@ -104,7 +104,7 @@ def read(folder: Path) -> dict[str, Column]:
             table = pq.read_table(folder / MEASURED)
             for field in table.schema:
                 turns = (field.metadata or {}).get(b"turns") == b"1"
-                column = Column(table[field.name].to_numpy(), source="measured", turns=turns)
+                column = Column(table[field.name].to_numpy(), source=source_of(field.name), turns=turns)
                 found.setdefault(field.name, column)
     except (OSError, pa.ArrowException) as error:
         raise CollectionError(f"{folder}: its columns are damaged: {error}", "build it again") from error

@@ -34,7 +34,7 @@ from scipy import ndimage
 from semblance.contracts import Column, Progress
 from semblance.images.formats import PixelFormat
 
-__all__ = ["FILE", "measure", "measure_file", "measure_store"]
+__all__ = ["FILE", "measure", "measure_file", "measure_store", "source_of"]
 
 Floats = NDArray[np.float32]
 SIDE = 64
@@ -63,9 +63,14 @@ def measure_store(
     if table is not None:
         found |= measure_file(table)
     return {
-        name: Column(values, source="measured", turns=name.startswith(TURNING) and name != "gradient")
+        name: Column(values, source=source_of(name), turns=name.startswith(TURNING) and name != "gradient")
         for name, values in found.items()
     }
+
+
+def source_of(name: str) -> str:
+    """Of a measurement: "file", or "measured" where the pixels alone say it."""
+    return "file" if name in FILE else "measured"
 
 
 def measure(pixels: NDArray[Any], kind: PixelFormat) -> dict[str, NDArray[np.float64]]:

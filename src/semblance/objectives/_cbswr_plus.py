@@ -195,7 +195,7 @@ class Measured(nn.Module):
     """What is measured on every image, as normal scores of the ranks, and one hidden layer that predicts it.
 
     What views are to ignore (brightness, colour, size) the features keep as far as this needs it: the pretext
-    of `measure`, without roles.
+    of `measure`, without roles. What only a file says (its format, its shape) stays out.
     """
 
     values: Tensor

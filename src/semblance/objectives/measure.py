@@ -124,7 +124,7 @@ def asked_roles(config: Config, columns: Mapping[str, Column]) -> dict[str, str]
 def roles(config: Config, columns: Mapping[str, Column]) -> dict[str, str]:
     """Name -> "keep", "drop", "show" or "ignore". Raises what `asked_roles` raises. A measurement that was
     not named and of whose variance a dropped column accounts for more than a tenth is ignored."""
-    found = {name: "keep" if column.source == "measured" else "show" for name, column in columns.items()}
+    found = {name: "show" if column.source == "given" else "keep" for name, column in columns.items()}
     named = asked_roles(config, columns)
     found |= named
     dropped = [column for name, column in columns.items() if found[name] == "drop"]
