@@ -262,3 +262,23 @@ def test_measurements_of_other_images_are_taken_again(pair: tuple[Path, Path]) -
     after = columns.all_columns(folder, pixels, PHOTO)
     moved = before["mean_0"].values != after["mean_0"].values
     assert moved.nonzero()[0].tolist() == [0]
+
+
+def test_columns_come_in_the_same_order_whoever_measured(manifest: Path, tmp_path: Path) -> None:
+    """Heads go by their order: a build that goes on reads what the one that was stopped measured."""
+    folder = learn(manifest, tmp_path / "c.smb", objective="sme", **TINY).path
+    assert not (folder / columns.MEASURED).exists()
+    pixels = Collection.open(folder).pixels
+    fresh = columns.all_columns(folder, pixels, PHOTO)
+    again = columns.all_columns(folder, pixels, PHOTO)
+    assert (folder / columns.MEASURED).is_file()
+    assert list(fresh) == list(again)
+    assert list(fresh)[:4] == ["z", "kind", "taken", "thing"]
+
+
+def test_a_frozen_encoder_predicts_no_measurements(pair: tuple[Path, Path]) -> None:
+    photos, first = pair
+    made = learn(photos, photos.parent / "head.smb", start_from=first, freeze=True, epochs=1, device="cpu")
+    assert not (made.path / columns.MEASURED).exists()
+    assert "measured" in Collection.open(first).metrics()[0]["terms"]
+    assert "measured" not in made.metrics()[0]["terms"]

@@ -53,11 +53,11 @@ def toy_columns() -> dict[str, Column]:
 def make() -> Callable[..., Any]:
     """`make("cbswr", seed=0, dim=8, ...)`: the objective around a tiny encoder."""
 
-    def build(name: str = "cbswr", seed: int = 0, **options: Any) -> Any:
+    def build(name: str = "cbswr", seed: int = 0, columns: bool = False, **options: Any) -> Any:
         torch.manual_seed(seed)
         config = plugins.configure("objectives", name, {"dim": 8, **options})
         objective = plugins.get("objectives", name).Objective(config, Tiny())
-        if "measure" in name:
+        if (columns and hasattr(objective, "take_columns")) or "measure" in name:
             objective.take_columns(toy_columns())
         if hasattr(objective, "take_labels"):
             objective.take_labels(torch.arange(16) // 4)

@@ -34,7 +34,13 @@ def toy(step: int, m: int = 16) -> Batch:
     patterns = torch.rand(m, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(2, m, 3, 8, 8, generator=torch.Generator().manual_seed(step + 1))
     views = (patterns + 0.05 * noise).clamp(0, 1)
-    return Batch((views[0], views[1]), torch.arange(m))
+    return Batch((views[0], views[1]), torch.arange(m), torch.arange(m) % 2 == 1)
+
+
+@pytest.fixture
+def make(make: Make) -> Make:
+    """With columns for who asks for them, as `learn` gives them."""
+    return lambda name, seed=0, **options: make(name, seed, columns=True, **options)
 
 
 def steps(objective: Any, count: int, lr: float = 3e-3) -> list[float]:

@@ -325,7 +325,7 @@ def test_in_a_sum_the_plain_view_is_its_own(make: Callable[..., Any]) -> None:
     config = plugins.configure("objectives", "sme+measure", {"sme.dim": 8, "measure.drop": "batch"})
     objective = plugins.get("objectives", "sme+measure").Objective(config, Tiny())
     objective.take_columns(toy_columns() | {"batch": column(*[0, 1] * 8, levels=("x", "y"))})
-    assert [view.plain for view in objective.views] == [False, False, True]
+    assert [view.plain for view in objective.views] == [0, 0, 1]
     seen: dict[str, int] = {}
     for name, part in objective.parts.items():
         own = part.forward

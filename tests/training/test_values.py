@@ -12,6 +12,7 @@ import torch
 
 from semblance import plugins
 from semblance.contracts import Batch, Loss, View
+from semblance.errors import ConfigError
 from semblance.images.formats import measure_format
 from semblance.images.measure import measure_store
 from semblance.training import batches
@@ -63,7 +64,7 @@ def test_a_plain_view_is_never_drawn_nor_a_partners(
         assert not torch.allclose(batch.views[0], whole[batch.ids])
 
 
-@pytest.mark.parametrize(("share", "rows"), [(0.5, [1, 3, 5, 7]), (0.25, [3, 7]), (0.01, [])])
+@pytest.mark.parametrize(("share", "rows"), [(0.5, [1, 3, 5, 7]), (0.25, [3, 7]), (0.01, []), (0.29, [3, 6])])
 def test_a_first_view_may_be_plain_now_and_then(
     share: float,
     rows: list[int],
@@ -90,3 +91,12 @@ def test_a_first_view_may_be_plain_now_and_then(
         assert torch.equal(batch.views[0][~mask], before.views[0][~mask])
         assert torch.equal(batch.views[1], before.views[1])
     assert spread_evenly(1_000, share).sum() == round(1_000 * share)
+
+
+def test_only_a_first_view_may_be_plain_for_a_share(
+    store: Callable[..., Any], objective: Callable[..., Any], config: Callable[..., Any], tmp_path: Path
+) -> None:
+    learner = objective()
+    learner.views = (View(), View(plain=0.5))
+    with pytest.raises(ConfigError, match="only a first view"):
+        train(store(8), learner, config(), tmp_path, 8)

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from semblance import ranks
 from semblance.collection import disk
 from semblance.contracts import Column, Progress
 from semblance.errors import CollectionError, ConfigError
@@ -49,16 +50,14 @@ IMAGES = b"images"
 MISSING = frozenset(("", "nan", "na", "n/a", "none", "null"))
 
 
-def trial_columns(manifest: pa.Table | None, pixels: NDArray[Any], kind: PixelFormat) -> dict[str, Column]:
-    """Columns for images that only stand for the real ones: as many, of the same kinds."""
+def trial_columns(manifest: pa.Table | None, n: int) -> dict[str, Column]:
+    """A manifest's columns for `n` images that only stand for the real ones: of the same kinds."""
     given = (
         {}
         if manifest is None
         else given_columns(manifest.select([n for n in manifest.column_names if n != "path"]))
     )
-    n = len(pixels)
-    stretched = {name: Column(np.resize(one.values, n), one.levels) for name, one in given.items()}
-    return {**measure_store(pixels, kind), **stretched}
+    return {name: Column(np.resize(one.values, n), one.levels) for name, one in given.items()}
 
 
 def write_given(folder: Path, manifest: pa.Table | None, table: pa.Table) -> None:
@@ -90,7 +89,8 @@ def measured_columns(
     turns = pa.schema(
         [pa.field(n, pa.float64(), metadata={"turns": str(int(found[n].turns))}) for n in arrays]
     )
-    _write(folder / MEASURED, pa.table(arrays, schema=turns.with_metadata({IMAGES: data_hash(table)})))
+    if ranks.index() == 0:
+        _write(folder / MEASURED, pa.table(arrays, schema=turns.with_metadata({IMAGES: data_hash(table)})))
     return found
 
 
@@ -126,7 +126,10 @@ def all_columns(
     if any(len(column.values) != len(pixels) for column in found.values()):
         raise CollectionError(f"{folder}: its columns are of other images", "build it again")
     if not measured:
-        found = {**measured_columns(folder, pixels, kind, table, progress), **found}
+        fresh = measured_columns(folder, pixels, kind, table, progress)
+        found |= {
+            name: column for name, column in fresh.items() if name not in found
+        }  # as `read` orders them
     return found
 
 

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 SAMPLE = 512
+APART = 7_919
 """Images that pixel statistics and the choice of views look at."""
 
 
@@ -120,11 +121,14 @@ def prepare(
     fits = settings.begin is not None and fill_head(objective.head, settings.begin)
     if hasattr(objective, "fit_to"):
         objective.fit_to(view_size(settings.size, views.crop))
-    with torch.random.fork_rng(devices=[]):  # what is drawn for the heads of columns and for each class
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # what is drawn for the heads of columns, and for each class
         if hasattr(objective, "take_columns"):
+            torch.manual_seed(
+                seed + APART
+            )  # of the same seed their weights would be those of the other heads
             objective.take_columns(columns())
         if settings.lesson is not None:
+            torch.manual_seed(seed)
             objective.take_labels(labels())
     return objective, Start(start, said(settings.begin, fits, RANDOM))
 

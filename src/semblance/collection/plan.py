@@ -28,6 +28,8 @@ __all__ = ["Plan", "check_disk", "make_bill", "peak_memory", "plan", "survey"]
 
 ROW = 1_200
 """Bytes of memory per image for its name, time, hash and table row while a store is built."""
+MEASURED = 480
+"""Bytes of what is measured on an image."""
 MARGIN = 64 << 20
 CODE = 16
 """Bytes of a code: 64 or 128 bits, as the price table mostly chooses."""
@@ -143,7 +145,7 @@ def make_bill(
         "report": REPORT_SECONDS[0] + REPORT_SECONDS[1] * min(good, REPORT_IMAGES),
     }
     store = good * settings.size**2 * settings.pixels.bytes_per_pixel
-    rows = 2 * good * measured.dim * 4 + n * ROW
+    rows = 2 * good * measured.dim * 4 + n * ROW + good * (2 * MEASURED if measured.columns else 0)
     return Plan(
         images=n + len(source.problems),
         unreadable=bad + len(source.problems),
@@ -171,10 +173,10 @@ REPORT_IMAGES = 3_000
 
 
 def _disk(settings: Settings, images: int, parameters: int) -> int:
-    """Bytes that a collection takes: pixels, embeddings, codes, table, weights twice, report."""
+    """Bytes that a collection takes: pixels, embeddings, codes, table, measurements, weights twice, report."""
     dim = int(settings.objective_config.dim)
     return (
-        images * (settings.size**2 * settings.pixels.bytes_per_pixel + 4 * dim + CODE + 150)
+        images * (settings.size**2 * settings.pixels.bytes_per_pixel + 4 * dim + CODE + 150 + MEASURED)
         + 8 * parameters
         + (1 << 20)
     )

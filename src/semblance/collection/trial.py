@@ -21,6 +21,7 @@ from semblance.collection.model import view_size
 from semblance.collection.settings import Settings
 from semblance.contracts import Column, Progress
 from semblance.errors import InputError
+from semblance.images.measure import measure_store
 from semblance.images.signature import identify
 from semblance.images.sources import Source, locate
 from semblance.images.store import build_store, open_store
@@ -136,9 +137,9 @@ def try_training(
     def columns() -> dict[str, Column]:
         nonlocal measuring
         started = time.monotonic()
-        found = trial_columns(source.table, sample, settings.pixels)
+        found = measure_store(sample, settings.pixels)
         measuring = (time.monotonic() - started) / len(sample)
-        return found
+        return {**trial_columns(source.table, len(sample)), **found}
 
     objective: Any = prepare(
         settings,

@@ -210,7 +210,7 @@ class Measured(nn.Module):
     def forward(self, features: Tensor, ids: Tensor, plain: Tensor) -> Tensor:
         """Mean Huber loss over columns and the images at `plain` `(m,)` bool of all ranks: `features`
         `(m, dim)` of their first views, `ids` `(m,)`."""
-        rows = ranks.gather(plain.to(torch.uint8)).bool()
+        rows = ranks.gather(plain.to(torch.uint8)).nonzero()[:, 0]
         e, ids = ranks.gather(features)[rows], ranks.gather(ids)[rows]
         if self.heads is None or len(ids) < 2:  # of one row nothing can be normalised
             return features.new_zeros(())

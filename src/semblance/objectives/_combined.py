@@ -5,8 +5,8 @@ steps the norms `g_k = |dL_k / dE|` are measured, and `w_k = (s_k / s_1) (g_1 / 
 scale. (GradNorm, Chen et al., ICML 2018, arXiv 1711.02257, balances the same norms by learning the weights;
 here they are solved for.) The first objective's head makes the embedding that is kept; where another `joins`
 (measure), its own stands beside it, at half the weight of the cosine each. The views are those of the
-objective that asks for most; one that asks for fewer sees the first of them. A plain view, where one asks for
-it, comes after them.
+objective that asks for most; one that asks for fewer sees the first of them. The first is plain for as large
+a share of a batch as any of them wants it; a view that is always plain, where one asks for it, comes after them.
 """
 
 from __future__ import annotations

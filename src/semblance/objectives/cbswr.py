@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,8 @@ class Objective(nn.Module):
         self.measured: Measured | None = None
         if s.whiten:
             self.finish = self._finish
-        if s.measured and s.plain:
+        learns = any(weight.requires_grad for weight in cast(nn.Module, encoder).parameters())
+        if s.measured and s.plain and learns:
             self.take_columns = self._take_columns
 
     def _finish(self, embed: Callable[..., Tensor], head: nn.Module) -> None:
@@ -165,7 +166,8 @@ class Objective(nn.Module):
         return [{"params": rest}, {"params": head, "weight_decay": self.settings.head_decay}]
 
     def forward(self, batch: Batch) -> Loss:
-        """`L = alpha L_m + beta L_rim + gamma L_rec` of one batch (A.3)."""
+        """`L = alpha L_m + beta L_rim + gamma L_rec` of one batch (A.3), and what `plus` adds to it. Without
+        columns, or on a frozen encoder, nothing measured is predicted."""
         images = torch.cat(batch.views)
         maps = self.encoder.maps(images)
         with torch.autocast(maps.device.type, enabled=False):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from semblance import ranks
 from semblance.contracts import PAIR, Batch
+from semblance.errors import ConfigError
 from semblance.images.views import apply, centre, draw
 from semblance.training import checkpoint
 from semblance.training.config import TrainConfig
@@ -28,7 +29,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Batches:
     """`batches(epoch, step)` is this rank's share of a batch of `batch` images, `size` pixels a side.
 
-    `positives` says whose images make the second views, in place of what the objective says.
+    `positives` says whose images make the second views, in place of what the objective says. Raises
+    `ConfigError` for views that are plain for a share of a batch and not the first.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Batches:
         self.pixels, self.objective, self.config, self.size = pixels, objective, config, size
         self.batch, self.device, self.positives = batch, device, positives
         self.views = getattr(objective, "views", PAIR)
+        if any(0 < view.plain < 1 for view in self.views[1:]):
+            raise ConfigError("only a first view may be plain for a share of a batch")
         self.plain = spread_evenly(batch, self.views[0].plain)
         self.store = resident(pixels, device)
 
@@ -92,5 +96,5 @@ def spread_evenly(n: int, share: float) -> Tensor:
     >>> spread_evenly(4, 0.5).tolist()
     [False, True, False, True]
     """
-    steps = (torch.arange(n + 1, dtype=torch.float64) * share).floor()
+    steps = (torch.arange(n + 1, dtype=torch.float64) * share + 1e-9).floor()  # 100 * 0.29 is below 29
     return steps[1:] > steps[:-1]
