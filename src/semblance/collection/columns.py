@@ -127,9 +127,7 @@ def all_columns(
         raise CollectionError(f"{folder}: its columns are of other images", "build it again")
     if not measured:
         fresh = measured_columns(folder, pixels, kind, table, progress)
-        found |= {
-            name: column for name, column in fresh.items() if name not in found
-        }  # as `read` orders them
+        found |= {name: one for name, one in fresh.items() if name not in found}  # in the order of `read`
     return found
 
 

@@ -123,9 +123,7 @@ def prepare(
         objective.fit_to(view_size(settings.size, views.crop))
     with torch.random.fork_rng(devices=[]):  # what is drawn for the heads of columns, and for each class
         if hasattr(objective, "take_columns"):
-            torch.manual_seed(
-                seed + APART
-            )  # of the same seed their weights would be those of the other heads
+            torch.manual_seed(seed + APART)  # of one seed they would be copies of the other heads
             objective.take_columns(columns())
         if settings.lesson is not None:
             torch.manual_seed(seed)

@@ -173,7 +173,7 @@ REPORT_IMAGES = 3_000
 
 
 def _disk(settings: Settings, images: int, parameters: int) -> int:
-    """Bytes that a collection takes: pixels, embeddings, codes, table, measurements, weights twice, report."""
+    """Bytes that a collection takes: pixels, embeddings, codes, tables, weights twice, report."""
     dim = int(settings.objective_config.dim)
     return (
         images * (settings.size**2 * settings.pixels.bytes_per_pixel + 4 * dim + CODE + 150 + MEASURED)

@@ -6,7 +6,7 @@ scale. (GradNorm, Chen et al., ICML 2018, arXiv 1711.02257, balances the same no
 here they are solved for.) The first objective's head makes the embedding that is kept; where another `joins`
 (measure), its own stands beside it, at half the weight of the cosine each. The views are those of the
 objective that asks for most; one that asks for fewer sees the first of them. The first is plain for as large
-a share of a batch as any of them wants it; a view that is always plain, where one asks for it, comes after them.
+a share of a batch as any of them wants it; one that is always plain, where it is asked for, comes after them.
 """
 
 from __future__ import annotations
