@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semblance.contracts import Batch
-from semblance.objectives import cbswr
+from semblance.objectives._decoder import centred
 from semblance.objectives.cbswr import ClusterHead, Config, metric_loss, rim_loss
 from semblance.training.config import TrainConfig
 from semblance.training.loop import train
@@ -115,7 +115,7 @@ def test_b2_fixed_terms_are_live(make: Make, natural: Tensor) -> None:
 
 def test_b3_half_of_the_released_target_is_out_of_reach(natural: Tensor) -> None:
     """A sigmoid draws no negative value; on photographs that leaves about half the target's variance."""
-    target = cbswr._centred(natural)
+    target = centred(natural)
     assert 0.3 < float((target < 0).float().mean()) < 0.75
     floor = float(target.clamp(max=0).square().mean())
     assert floor > 0.25 * float(target.square().mean())
@@ -127,7 +127,7 @@ def test_b3_half_of_the_released_target_is_out_of_reach(natural: Tensor) -> None
 
 def test_b3_the_released_target_is_the_caffe_networks_input() -> None:
     image = torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1) / 255
-    found = cbswr._centred(image).flatten().tolist()
+    found = centred(image).flatten().tolist()
     assert found == pytest.approx([(30 - 102.9801) / 255, (20 - 115.9465) / 255, (10 - 122.7717) / 255])
 
 

@@ -1,4 +1,4 @@
-"""The decoder D of CBSwR: feature maps of a cluster -> its image, and the segment means it is fed."""
+"""The decoder D of CBSwR: feature maps of a cluster -> its image, the means it is fed, and its error."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semblance import ranks
 from semblance.contracts import Encoder
+from semblance.objectives._cbswr_config import Config
+from semblance.objectives._cbswr_terms import reconstruction_loss
 
-__all__ = ["Decoder", "doublings", "segment_means", "shrunk"]
+__all__ = ["Decoder", "centred", "doublings", "redrawing_error", "segment_means", "shrunk"]
 
 WIDTHS = (128, 64, 32, 16, 16)
 
@@ -104,3 +107,29 @@ def doublings(encoder: Encoder) -> int:
     maps = encoder.maps(torch.zeros(1, encoder.channels, side, side, device=like.device, dtype=like.dtype))
     module.train(was)
     return max(1, round(math.log2(side / maps.shape[-1])))
+
+
+def redrawing_error(
+    decoder: Decoder, images: Tensor, maps: Tensor, here: Tensor, counts: Tensor, settings: Config
+) -> Tensor:
+    """L_rec of this rank's rows: `images` `(2m, c, s, s)` and `maps` `(2m, dim, h, w)` of both views, `here`
+    `(2m, K)` their shares in the clusters, `counts` `(K,)` those of all ranks."""
+    target = images if settings.target == "image" else centred(images)
+    if settings.drawing == "half":
+        target = shrunk(target, maps.shape[-1] << len(decoder.norms))
+    weights = counts
+    mean_maps = ranks.total(segment_means(maps, here, counts))
+    mean_images = ranks.total(segment_means(target, here, counts))
+    if maps.device.type == "cpu":
+        keep = counts.nonzero()[:, 0]
+        mean_maps, mean_images, weights = mean_maps[keep], mean_images[keep], counts[keep]
+    drawn = decoder(mean_maps, weights, target.shape[-1])
+    return reconstruction_loss(target, drawn, mean_images, weights, settings.pixels or "mean")
+
+
+def centred(images: Tensor) -> Tensor:
+    """The released target: mean-subtracted, channels reversed, as fed to the Caffe network, over 255."""
+    if images.shape[1] != 3:
+        return images - 0.45
+    means = torch.tensor([122.7717, 115.9465, 102.9801], device=images.device, dtype=images.dtype) / 255
+    return (images - means.view(1, 3, 1, 1)).flip(1)

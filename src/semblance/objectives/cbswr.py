@@ -46,7 +46,7 @@ from semblance.objectives._cbswr_terms import (
     rim_loss,
 )
 from semblance.objectives._closing import whiten
-from semblance.objectives._decoder import Decoder, doublings, segment_means, shrunk
+from semblance.objectives._decoder import Decoder, doublings, redrawing_error
 from semblance.objectives._parts import Partners, UnitHead, spread, wide
 
 __all__ = [
@@ -210,7 +210,7 @@ class Objective(nn.Module):
         if self.features is not None:
             error = self.features(features, here, counts)
         elif self.decoder is not None:
-            error = self._reconstruct(images, maps, here, counts)
+            error = redrawing_error(self.decoder, images, maps, here, counts, s)
         self._weigh(terms, error, maps)
         if error is not None:
             terms["reconstruction"] = error * self.gamma.clone()
@@ -256,20 +256,6 @@ class Objective(nn.Module):
         own = slice(ranks.index() * m // ranks.count(), (ranks.index() + 1) * m // ranks.count())
         return torch.cat([rows[:m][own], rows[m:][own]])
 
-    def _reconstruct(self, images: Tensor, maps: Tensor, one_hot: Tensor, counts: Tensor) -> Tensor:
-        assert self.decoder is not None
-        target = images if self.settings.target == "image" else _centred(images)
-        if self.settings.drawing == "half":
-            target = shrunk(target, maps.shape[-1] << len(self.decoder.norms))
-        weights = counts
-        mean_maps = ranks.total(segment_means(maps, one_hot, counts))
-        mean_images = ranks.total(segment_means(target, one_hot, counts))
-        if maps.device.type == "cpu":
-            keep = counts.nonzero()[:, 0]
-            mean_maps, mean_images, weights = mean_maps[keep], mean_images[keep], counts[keep]
-        drawn = self.decoder(mean_maps, weights, target.shape[-1])
-        return reconstruction_loss(target, drawn, mean_images, weights, self.settings.pixels or "mean")
-
     def _weigh(self, terms: dict[str, Tensor], error: Tensor | None, maps: Tensor) -> None:
         """Every 20 steps: the norm of each term's gradient at E, and gamma from their ratio (F.4.1)."""
         if not self.training or self.count % EVERY or not maps.requires_grad:
@@ -306,11 +292,3 @@ class Objective(nn.Module):
 
 def _recall(module: Objective, keys: Any) -> None:
     module.count = int(module.steps)
-
-
-def _centred(images: Tensor) -> Tensor:
-    """The released target: mean-subtracted, channels reversed, as fed to the Caffe network, over 255."""
-    if images.shape[1] != 3:
-        return images - 0.45
-    means = torch.tensor([122.7717, 115.9465, 102.9801], device=images.device, dtype=images.dtype) / 255
-    return (images - means.view(1, 3, 1, 1)).flip(1)
