@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from semblance.collection import columns, disk, labelled, plan, together
-from semblance.collection.checks import check_columns, check_roles
+from semblance.collection.checks import check_columns, check_roles, has_roles
 from semblance.collection.codes import choose_and_write
 from semblance.collection.conflicts import conflicts
 from semblance.collection.learn import embed_rows, follow, learn_model, paths_of, views_preset
@@ -219,9 +219,10 @@ def _make(job: _Job) -> Collection:
         rows = embed_rows(model, pixels, job.folder, job.options.device, job.progress)
     log.write("embedded", rows=len(rows))
     info = _describe(job, settings, table, model, bill, views_preset(settings, pixels))
-    info["columns"] = check_columns(
-        settings.objective_config, columns.read(job.folder), rows, paths_of(table)
-    )
+    info["columns"] = None
+    if has_roles(settings.objective_config):
+        told = columns.read(job.folder)
+        info["columns"] = check_columns(settings.objective_config, told, rows, paths_of(table))
     _save_progress(job, request, bill)
     with job.stage("encode"):
         info |= choose_and_write(job.folder, rows, model.identity, job.progress)

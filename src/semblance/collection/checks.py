@@ -15,7 +15,7 @@ from semblance.images.formats import PixelFormat
 from semblance.images.measure import FILE, measure_store
 from semblance.objectives.measure import Config, asked_roles, held_out, roles
 
-__all__ = ["check_columns", "check_roles", "kept_columns", "said_of"]
+__all__ = ["check_columns", "check_roles", "has_roles", "kept_columns", "said_of"]
 
 MOST = 4_000
 DOMINATES = 0.5
@@ -37,6 +37,11 @@ def check_roles(config: Any, given: Mapping[str, Column], kind: PixelFormat) -> 
                 "measure has nothing to predict: every column is ignored or only shown",
                 "ignore fewer, or name some of your own with --objective.keep",
             )
+
+
+def has_roles(config: Any) -> bool:
+    """Whether an objective's configuration speaks of columns."""
+    return _own(config) is not None
 
 
 def _own(config: Any) -> Config | None:

@@ -164,7 +164,9 @@ def _train(
     found = functools.partial(all_columns, folder, pixels, settings.pixels, progress)
     objective, start = prepare(settings, pixels, views, found, functools.partial(labelled.read, folder))
     side = view_size(settings.size, views.crop)
-    partners = positives(settings.positives, read(folder), paths_of(read_images(folder)))
+    partners = None
+    if settings.positives != "view":  # which needs no table of numbers to be read
+        partners = positives(settings.positives, read(folder), paths_of(read_images(folder)))
     result = train(pixels, objective, settings.train_config(views), folder, side, progress, partners)
     if settings.freeze:
         objective.encoder = objective.encoder.trunk  # type: ignore[union-attr]

@@ -72,17 +72,13 @@ class Draw:
 
     def still(self, rows: Tensor, crop: float | None = None) -> Draw:
         """The same, but for the images at `rows` `(n,)` bool, which become what `centre` makes of them."""
-        nothing = {"theta": _middle(crop), "hue": 0.0, "grey": False}
-        at = {"theta": rows[:, None, None]}
         return Draw(
-            **{
-                field.name: torch.where(
-                    at.get(field.name, rows),
-                    torch.as_tensor(nothing.get(field.name, 1.0), dtype=getattr(self, field.name).dtype),
-                    getattr(self, field.name),
-                )
-                for field in fields(self)
-            }
+            theta=torch.where(rows[:, None, None], _middle(crop), self.theta),
+            brightness=self.brightness.masked_fill(rows, 1.0),
+            contrast=self.contrast.masked_fill(rows, 1.0),
+            saturation=self.saturation.masked_fill(rows, 1.0),
+            hue=self.hue.masked_fill(rows, 0.0),
+            grey=self.grey & ~rows,
         )
 
 

@@ -48,7 +48,9 @@ class Batches:
         self.views = getattr(objective, "views", PAIR)
         if any(0 < view.plain < 1 for view in self.views[1:]):
             raise ConfigError("only a first view may be plain for a share of a batch")
+        self.ranges = [config.views.narrowed(view.area) for view in self.views]
         self.plain = spread_evenly(batch, self.views[0].plain)
+        self.shuffled: tuple[int, Tensor] | None = None
         self.store = resident(pixels, device)
 
     def __call__(self, epoch: int, step: int) -> Batch:
@@ -66,8 +68,10 @@ class Batches:
         return Batch(views, order[here].to(self.device), plain)
 
     def _order(self, epoch: int) -> Tensor:
-        shuffled = torch.randperm(len(self.pixels), generator=checkpoint.stream(self.config.seed, epoch))
-        order: Tensor = getattr(self.objective, "order", lambda ids, _: ids)(shuffled, self.batch)
+        if self.shuffled is None or self.shuffled[0] != epoch:
+            stream = checkpoint.stream(self.config.seed, epoch)
+            self.shuffled = epoch, torch.randperm(len(self.pixels), generator=stream)
+        order: Tensor = getattr(self.objective, "order", lambda ids, _: ids)(self.shuffled[1], self.batch)
         return order
 
     def _take(self, ids: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ class Batches:
         side = max(1, round(view.size * self.size))
         if view.plain == 1:
             return centre(sources[0], side, crop)
-        drawn = draw(self.config.views.narrowed(view.area), self.batch, stream)
+        drawn = draw(self.ranges[number], self.batch, stream)
         if view.plain:
             drawn = drawn.still(self.plain, crop)
         return apply(sources[number % 2], drawn[here], side)
