@@ -39,10 +39,10 @@ from semblance.evaluation.metrics import score, unit, weighted_knn
 from semblance.images.formats import PHOTO
 from semblance.images.measure import measure_store
 from semblance.images.views import PRESETS
-from semblance.objectives.cbswr import ENOUGH
+from semblance.objectives._levels import principal
 from semblance.training.config import TrainConfig
 from semblance.training.embed import embed
-from semblance.training.loop import train
+from semblance.training.loop import READ, train
 from sweep_arms import ARMS, CHOSEN, Arm
 
 __all__ = ["BASELINES", "MAIN", "VIEWS"]
@@ -55,7 +55,13 @@ VIEWS = {
     "cifar10": "photo",
 }
 ENCODER = {"depth": 10, "width": 32, "stem": "64", "size": 32}
-BASELINES = ("raw pixels", "PCA of pixels", "untrained encoder")
+BASELINES = (
+    "raw pixels",
+    "PCA of pixels",
+    "PCA of pixels, whitened",
+    "untrained encoder",
+    "untrained encoder, all levels",
+)
 MAIN = {name: "knn@20_balanced" if name in SEEN else "recall@1_balanced" for name in VIEWS}
 PACE_IMAGES = 2_560
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -89,7 +95,16 @@ def learned(arm: Arm, pixels: Array, views: str, epochs: int, seed: int) -> tupl
     )
     with tempfile.TemporaryDirectory() as folder:
         result = train(pixels, learner, config, Path(folder), 32)
+    if arm.levels:
+        learner.head = all_levels(learner.encoder, pixels)
     return learner, result.history[-1], time.monotonic() - begin
+
+
+def all_levels(net: Any, pixels: Array) -> Any:
+    """The head that the default ends with, for any encoder."""
+    some = pixels[spread_rows(len(pixels), READ)]
+    levels = embed(net, None, some, 32, levels=True)
+    return principal(torch.from_numpy(levels), net.level_dims, 256)
 
 
 def pace(root: Path, out: Path, names: list[str]) -> None:
@@ -117,7 +132,7 @@ def one(root: Path, out: Path, kind: str, name: str, data: ImageSet, seed: int, 
     """One training, scored."""
     arm, pixels = ARMS[name], data.train if kind == "run" else data.tuning
     paces = {r["arm"]: r for r in records(out) if r["kind"] == "pace"}
-    closing = min(len(pixels), ENOUGH) / paces[name].get("closing images/s", math.inf)
+    closing = min(len(pixels), READ) / paces[name].get("closing images/s", math.inf)
     epochs = max(1, round((60 * minutes - closing) * paces[name]["images/s"] / len(pixels)))
     learner, last, seconds = learned(arm, pixels, VIEWS[data.name], epochs, seed)
     base = {"kind": kind, "arm": name, "set": data.name, "seed": seed, "minutes": minutes, "epochs": epochs}
@@ -158,7 +173,9 @@ def baselines(root: Path, out: Path, data: ImageSet) -> None:
     ways = {
         "raw pixels": raw_pixels,
         "PCA of pixels": lambda images: _pca(data, images),
+        "PCA of pixels, whitened": lambda images: _whitened(data, images),
         "untrained encoder": lambda images: embed(net, None, images, 32),
+        "untrained encoder, all levels": lambda images: embed(net, all_levels(net, data.train), images, 32),
     }
     for name, rows in ways.items():
         if (name, data.name) not in there:
@@ -169,6 +186,17 @@ def baselines(root: Path, out: Path, data: ImageSet) -> None:
 def _pca(data: ImageSet, images: Array) -> Array:
     both = pca_pixels(np.concatenate([data.train, data.score]), 128)
     return both[: len(data.train)] if images is data.train else both[len(data.train) :]
+
+
+def _whitened(data: ImageSet, images: Array) -> Array:
+    """As the default is read: 256 directions, shrunk alike, here of pixels averaged to 8 x 8."""
+    train, asked = (
+        torch.from_numpy(x.reshape(len(x), 8, 4, 8, 4, 3).mean((2, 4), dtype=np.float32).reshape(len(x), -1))
+        for x in (data.train, images)
+    )
+    head: Any = principal(train, (train.shape[1],), 256)
+    rows: Array = head(asked).detach().numpy()
+    return rows
 
 
 def write(path: Path, record: dict[str, Any]) -> None:

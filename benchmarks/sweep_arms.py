@@ -17,10 +17,13 @@ class Arm:
     batch: int = 128
     optimiser: str = "muon"
     lr: float = 2e-3
+    levels: bool = False
+    """Whether a rival, too, is read off all levels of the encoder, as the default is."""
 
 
 PLUS = {"variant": "plus"}
-DRAWN = {**PLUS, "plain": 0.0}
+OWN = {**PLUS, "dim": 128, "levels": False}
+DRAWN = {**OWN, "plain": 0.0}
 FREE = {"central": 0.0, "rim": 0.0, "spare": "never"}
 ARMS: dict[str, Arm] = {
     "simclr": Arm("simclr"),
@@ -31,6 +34,7 @@ ARMS: dict[str, Arm] = {
     "simclr, projector": Arm("simclr", {"hidden": 512, "tau": 0.2}),
     "simclr, decoupled": Arm("simclr", {"decoupled": True}),
     "simclr, decoupled, AdamW": Arm("simclr", {"decoupled": True}, optimiser="adamw"),
+    "simclr, decoupled, all levels": Arm("simclr", {"decoupled": True}, levels=True),
     "sigreg": Arm("sigreg"),
     "sigreg, AdamW": Arm("sigreg", optimiser="adamw"),
     "sigreg, projector": Arm("sigreg", {"hidden": 512}),
@@ -43,17 +47,26 @@ ARMS: dict[str, Arm] = {
     "swav, AdamW": Arm("swav", optimiser="adamw"),
     "swav, 256 prototypes": Arm("swav", {"prototypes": 256}),
     "plus": Arm("cbswr", PLUS),
-    "plus, measured 2": Arm("cbswr", {**PLUS, "measured": 2.0}),
-    "plus, measured 8": Arm("cbswr", {**PLUS, "measured": 8.0}),
+    "plus, 128 numbers": Arm("cbswr", {**PLUS, "dim": 128}),
+    "plus, no clusters": Arm("cbswr", {**PLUS, **FREE}),
     "plus, nothing measured": Arm("cbswr", {**PLUS, "measured": 0.0}),
-    "plus, measured 2, no clusters": Arm("cbswr", {**PLUS, "measured": 2.0, **FREE}),
-    "plus, drawn views only": Arm("cbswr", DRAWN),
-    "plus, drawn, no clusters": Arm("cbswr", {**DRAWN, **FREE}),
-    "plus, drawn, not whitened": Arm("cbswr", {**DRAWN, "whiten": False}),
-    "plus, drawn, not whitened, AdamW": Arm("cbswr", {**DRAWN, "whiten": False}, optimiser="adamw"),
+    "plus, drawn views only": Arm("cbswr", {**PLUS, "plain": 0.0}),
+    "plus, own head": Arm("cbswr", OWN),
+    "plus, own head, measured 2": Arm("cbswr", {**OWN, "measured": 2.0}),
+    "plus, own head, measured 8": Arm("cbswr", {**OWN, "measured": 8.0}),
+    "plus, own head, nothing measured": Arm("cbswr", {**OWN, "measured": 0.0}),
+    "plus, own head, measured 2, no clusters": Arm("cbswr", {**OWN, "measured": 2.0, **FREE}),
+    "plus, own head, drawn views only": Arm("cbswr", DRAWN),
+    "plus, own head, drawn, no clusters": Arm("cbswr", {**DRAWN, **FREE}),
+    "plus, own head, drawn, not whitened": Arm("cbswr", {**DRAWN, "whiten": False}),
+    "plus, own head, drawn, not whitened, AdamW": Arm("cbswr", {**DRAWN, "whiten": False}, optimiser="adamw"),
     "fixed": Arm("cbswr", {"variant": "fixed"}),
     "sme": Arm("sme"),
+    "fixed, AdamW": Arm("cbswr", {"variant": "fixed"}, optimiser="adamw"),
+    "sme, AdamW": Arm("sme", optimiser="adamw"),
     "stml": Arm("stml", {"momentum": 0.9}),
+    "stml, 2 neighbours": Arm("stml", {"momentum": 0.9, "neighbours": 2, "delta": 0.9}),
+    "stml, AdamW": Arm("stml", {"momentum": 0.9}, optimiser="adamw"),
     "measure": Arm("measure"),
     "measure, not turned": Arm("measure", {"turn": 0.0}),
 }
@@ -61,6 +74,7 @@ DEFAULT = "cbswr plus"
 CHOSEN: dict[str, str] = {
     "cbswr plus": "plus",
     "simclr": "simclr, decoupled",
+    "simclr, all levels": "simclr, decoupled, all levels",
     "simclr as usual": "simclr, AdamW",
     "sigreg": "sigreg",
     "vicreg": "vicreg, projector",

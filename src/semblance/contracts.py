@@ -82,7 +82,11 @@ class Loss:
 
 
 class Encoder(Protocol):
-    """A network from images to features. Input is float in [0, 1]; it normalises by itself."""
+    """A network from images to features. Input is float in [0, 1]; it normalises by itself.
+
+    Optional: `look_at(images)`, before anything is learned; `levels(x)`, statistics of what several layers
+    make of images, `(n, sum(level_dims))` float32, in groups of `level_dims` numbers.
+    """
 
     dim: int
     channels: int
@@ -119,6 +123,8 @@ class Objective(Protocol):
     `after_step()`: after every optimiser step (momentum teachers, queues).
     `finish(embed, head)`: once, when training ends; `embed()` as above, `embed(most)` of no more than `most`
     images, evenly spread; `head` is the one that is kept.
+    `read(levels)`: once, when training ends, in place of `finish`; only where the encoder has `levels`: these
+    of some images, evenly spread -> the head to keep. One with a true `levels` reads `encoder.levels`.
     `parameter_groups()`: `[{"params": [...], "weight_decay": ...}]`; absent = one group.
     """
 

@@ -56,14 +56,17 @@ def test_it_goes_on_where_the_other_stopped(continued: Collection, built: Path) 
 def test_the_card_says_where_it_came_from_and_what_was_summed(continued: Collection, built: Path) -> None:
     card = (continued.path / "model" / "card.md").read_text(encoding="utf-8")
     identity = Collection.open(built).model.identity
-    assert f"| started from | the model {identity} of photos.smb, encoder and head |" in card
+    assert (
+        f"| started from | the model {identity} of photos.smb, encoder; its head does not fit and is new |"
+        in card
+    )
     assert "# Image embedding by sme+cbswr" in card
     assert "sme (dim 128" in card
 
 
-def test_head_and_all_come_along(built: Path) -> None:
-    other = Collection.open(built).model
-    begin = beginning(None, built, None, {})
+def test_head_and_all_come_along(frozen: Collection) -> None:
+    other = frozen.model
+    begin = beginning(None, frozen.path, None, {})
     assert begin is not None
     head = UnitHead(other.encoder.dim, other.dim)
     assert fill_head(head, begin)

@@ -32,7 +32,7 @@ def test_everything_is_there_and_agrees(built: Path, digits: Path) -> None:
         "duplicates": 0,
     }
     assert collection.pixels.shape == (COUNT, 32, 32, 3)
-    assert collection.embeddings.shape == (COUNT, 128)
+    assert collection.embeddings.shape == (COUNT, 120)
     np.testing.assert_allclose(np.linalg.norm(collection.embeddings, axis=1), 1, rtol=1e-5)
     status = dict(zip(*(collection.images.column(c).to_pylist() for c in ("path", "status")), strict=True))
     assert status.pop("broken.png").startswith("unreadable: ")
@@ -198,7 +198,7 @@ def test_images_that_teach_nothing(make: Callable[[int], Any], said: str, tmp_pa
 def test_two_images_are_enough(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2, 20, 24, 3), dtype=np.uint8)
     collection = learn(noise, tmp_path / "two.smb", **{**TINY, "epochs": 1})
-    assert collection.embeddings.shape == (2, 128)
+    assert collection.embeddings.shape == (2, 120)
     assert np.isfinite(collection.embeddings).all()
 
 

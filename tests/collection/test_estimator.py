@@ -68,10 +68,10 @@ def test_its_parameters_are_options() -> None:
 
 def test_fit_and_transform(fitted: Embedder, images: Any) -> None:
     rows = fitted.transform(images)
-    assert rows.shape == (30, 128)
+    assert rows.shape == (30, 120)
     np.testing.assert_allclose(rows, fitted.embedding_, atol=1e-5)
     assert fitted.n_features_in_ == 12 * 12 * 3
-    assert fitted.n_features_out_ == 128
+    assert fitted.n_features_out_ == 120
     assert len(fitted.paths_) == 30
     assert fitted.get_feature_names_out()[:2].tolist() == ["embedder0", "embedder1"]
     again = clone(fitted)

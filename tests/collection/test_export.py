@@ -55,7 +55,7 @@ def test_nothing_is_replaced_or_kept_by_mistake(
     path.write_text("mine")
     with pytest.raises(CollectionError, match="exists"):
         export_onnx(model, path)
-    monkeypatch.setattr(export, "_run", lambda data, images: np.full((len(images), 128), np.nan))
+    monkeypatch.setattr(export, "_run", lambda data, images: np.full((len(images), model.dim), np.nan))
     with pytest.raises(CollectionError, match="not kept"):
         export_onnx(model, path, overwrite=True)
     assert path.read_text() == "mine"

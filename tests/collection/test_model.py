@@ -26,7 +26,7 @@ def test_embedding_is_encoder_then_head(model: Model, built: Path) -> None:
     pixels = np.array(Collection.open(built).pixels[:5])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
-        wanted = model.head(model.encoder(x)).numpy()
+        wanted = model.head(model.encoder.levels(x)).numpy()
     np.testing.assert_allclose(model.embed(pixels), wanted, atol=1e-5)
     assert wanted.shape == (5, model.dim)
 
@@ -58,7 +58,7 @@ def test_other_sizes_and_modes_go_through_decode(model: Model) -> None:
     array = rng.integers(0, 256, (3, 50, 41, 4), dtype=np.uint8)
     for mode in ("CMYK", "RGBA", "LA", "1", "F", "HSV"):
         image = Image.fromarray(array[0]).convert("RGB").convert(mode)
-        assert model.embed(image).shape == (1, 128)
+        assert model.embed(image).shape == (1, model.dim)
     out = io.BytesIO()
     Image.fromarray(array[1]).save(out, "PNG")
     wanted = decode(out.getvalue(), 32).pixels[None]
@@ -100,7 +100,7 @@ def test_save_and_load(model: Model, built: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "model").iterdir()} == {
         "model.json", "model.safetensors", "start.safetensors", "card.md",
     }  # fmt: skip
-    assert repr(model) == f"Model(resnet, cbswr, 32 px, 128-d, {model.identity})"
+    assert repr(model) == f"Model(resnet, cbswr, 32 px, 120-d, {model.identity})"
 
 
 def test_the_card_says_what_was_measured(built: Path) -> None:

@@ -62,6 +62,24 @@ def test_config_is_a_frozen_dataclass(name: str) -> None:
         setattr(config, dataclasses.fields(config)[0].name, None)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "pretrained"])
+@torch.no_grad()
+def test_levels_are_the_mean_and_deviation_of_what_layers_make(name: str) -> None:
+    encoder = make(name)
+    if not hasattr(encoder, "levels"):
+        pytest.skip(f"{name} has no levels")
+    x = images(encoder)
+    levels = encoder.levels(x)
+    assert levels.shape == (3, sum(encoder.level_dims))
+    assert levels.dtype == torch.float32
+    last = encoder.maps(x).double().numpy().reshape(3, encoder.dim, -1)
+    groups = np.split(levels.numpy(), np.cumsum(encoder.level_dims)[:-1], 1)
+    np.testing.assert_allclose(groups[-2], last.mean(2), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(groups[-1], last.std(2), rtol=1e-4, atol=1e-5)
+    alone = torch.cat([encoder.levels(one[None]) for one in x])
+    torch.testing.assert_close(levels, alone, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_features_are_the_mean_of_maps(name: str) -> None:

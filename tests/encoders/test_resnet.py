@@ -229,3 +229,20 @@ for count in (29, 13, 1) * 10:
 """
     environment = os.environ | {"MALLOC_CHECK_": "3"}
     subprocess.run([sys.executable, "-c", steps], env=environment, check=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("depth", "dims"), [(10, (8, 8, 16, 16, 32, 32, 64, 64)), (50, (32, 32, 64, 64, 128, 128, 256, 256))]
+)
+@torch.no_grad()
+def test_levels_are_taken_after_every_stage(depth: int, dims: tuple[int, ...]) -> None:
+    encoder = build(Config(depth=depth, width=8, size=32)).eval()
+    assert encoder.level_dims == dims
+    x = torch.rand(2, 3, 32, 32)
+    seen: list[np.ndarray[Any, Any]] = []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda *given: seen.append(given[2].double().numpy()))
+    levels = encoder.levels(x)
+    ends = np.cumsum(resnet.STAGES[depth]) - 1
+    wanted = [each for end in ends for each in (seen[end].mean((2, 3)), seen[end].std((2, 3)))]
+    np.testing.assert_allclose(levels.numpy(), np.concatenate(wanted, 1), rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ def card(facts: Mapping[str, Any]) -> str:
     """Markdown with YAML front matter, written from `model.json` alone; nothing that was not measured."""
     encoder, objective, data = facts["encoder"], facts["objective"], facts["data"]
     training, head = facts["training"], facts["head"]
+    read = ", read off all levels of the encoder" if head.get("levels") else ""
     config = encoder["config"]
     shape = ", ".join(f"{key} {config[key]}" for key in ("depth", "width", "stem") if key in config)
     shown = f" ({shape})" if shape else ""
@@ -36,7 +37,7 @@ def card(facts: Mapping[str, Any]) -> str:
         "| | |",
         "| --- | --- |",
         f"| encoder | {encoder['name']}{shown}, {encoder['parameters']:,} parameters |",
-        f"| embedding | {head['outside']} numbers, length 1 |",
+        f"| embedding | {head['outside']} numbers, length 1{read} |",
         f"| input | {pixels}, {facts['size']} x {facts['size']} pixels, {resize} |",
         f"| objective | {objective['name']}: {_pairs(objective['config'])} |",
         f"| training | {_training(training)} |",

@@ -1,8 +1,8 @@
 """How well a collection's neighbours and clusters agree with labels that training never saw.
 
 Four rows, always: raw pixels, the encoder untrained (random weights), the encoder as the training started
-(the same where it started from random weights), and what was learned. Of the untrained and the frozen
-encoder the features are scored; their heads were never trained.
+(the same where it started from random weights), and what was learned. The untrained and the frozen encoder
+are read as the model reads its own: features without a head, or the leading directions of all levels.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from semblance import plugins
 from semblance.collection.checks import kept_columns
 from semblance.collection.labelled import labels_in_order
+from semblance.collection.learn import spread_rows
 from semblance.collection.model import RANDOM, Model, build_encoder, plain, view_size
 from semblance.contracts import Progress
 from semblance.evaluation import protocol
 from semblance.evaluation.columns import as_rows
+from semblance.objectives._levels import principal
 from semblance.training.embed import embed
+from semblance.training.loop import READ
 
 if TYPE_CHECKING:
     from semblance.collection.store import Collection
@@ -96,7 +100,8 @@ def model_rows(
     """Name -> embeddings `(n, d)` of `pixels`: "raw pixels", "untrained encoder", "frozen start", "learned".
 
     The untrained encoder has the random weights that the training's seed gives or, where the training began
-    from such, those that it began with; then the frozen start is the same array. `learned`: the embeddings,
+    from such, those that it began with; then the frozen start is the same array. Both are read as the model
+    reads its encoder: features, or the leading directions of all levels. `learned`: the embeddings,
     where they are known.
     """
     described = model.facts["encoder"]
@@ -105,8 +110,13 @@ def model_rows(
     side, crop = view_size(model.size, model.facts["crop"]), model.facts["crop"]
 
     def features(stage: str) -> NDArray[np.float32]:
+        head = None
+        if model.facts["head"].get("levels"):
+            some = pixels[spread_rows(len(pixels), READ)]
+            levels = embed(encoder, None, some, side, crop=crop, levels=True, device=device)
+            head = principal(torch.from_numpy(levels), encoder.level_dims, model.dim)
         rows: NDArray[np.float32] = embed(
-            encoder, None, pixels, side, crop=crop, device=device, progress=progress, stage=stage
+            encoder, head, pixels, side, crop=crop, device=device, progress=progress, stage=stage
         )
         return rows
 

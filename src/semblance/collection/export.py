@@ -22,6 +22,7 @@ from semblance.collection.disk import explain_disk_errors, write_atomically
 from semblance.collection.model import Model, view_size
 from semblance.errors import CollectionError, MissingExtra
 from semblance.images.formats import PixelFormat
+from semblance.training.embed import reading
 
 if TYPE_CHECKING:
     from semblance.collection.store import Collection
@@ -92,7 +93,7 @@ class _Whole(nn.Module):
             x = ((t - low) / (high - low)).clamp(0, 1).permute(0, 3, 1, 2)
         else:
             x = x.permute(0, 3, 1, 2).float() / 255
-        y: Tensor = self.head(self.encoder(x))
+        y: Tensor = self.head(reading(self.encoder, self.head)(x))
         return y
 
 

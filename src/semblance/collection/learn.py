@@ -190,12 +190,15 @@ def _facts(
         if result.history
         else None
     )
-    outside = settings.objective_config.dim
+    levels = getattr(trained.head, "levels", False)
+    size = {"inside": encoder.dim, "outside": settings.objective_config.dim}
+    if levels:
+        size = {"inside": trained.head.inside, "outside": trained.head.outside, "levels": True}
     described: dict[str, Any] = plain(
         {
             "encoder": {"name": settings.encoder, "config": encoder.config, "parameters": parameters},
             "objective": record["objective"],
-            "head": {"inside": encoder.dim, "outside": outside},
+            "head": size,
             "size": settings.size,
             "fit": settings.fit,
             "pixels": settings.pixels,

@@ -30,6 +30,7 @@ from semblance.collection.read import read_images
 from semblance.contracts import Progress
 from semblance.errors import CollectionError, ConfigError, ModelMismatch
 from semblance.images.formats import PixelFormat
+from semblance.objectives._levels import Levels
 from semblance.training.embed import embed
 
 __all__ = ["FORMAT", "Model", "Named", "identity", "load", "plain"]
@@ -263,6 +264,8 @@ def _rebuild(facts: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
     described = facts["encoder"]
     config = plugins.configure("encoders", described["name"], described["config"])
     encoder = build_encoder(described["name"], config, 0)
+    if facts["head"].get("levels"):
+        return encoder, Levels(facts["head"]["inside"], facts["head"]["outside"])
     aim = facts["objective"]
     options = plugins.configure("objectives", aim["name"], aim["config"])
     head: Any = build_objective(aim["name"], options, encoder, 0).head

@@ -136,7 +136,7 @@ def make_bill(
     learning = training.epochs * per_epoch
     if training.budget is not None:
         learning = min(learning, training.budget)
-    closing = good / measured.embed_rate if measured.finishes else 0.0
+    closing = min(good, measured.closing) / measured.embed_rate
     seconds = {
         "decode": n / rate,
         "train": good * measured.columns + learning + measured.warm + closing,

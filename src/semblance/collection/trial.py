@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from semblance.collection import labelled
@@ -26,7 +27,7 @@ from semblance.images.signature import identify
 from semblance.images.sources import Source, locate
 from semblance.images.store import build_store, open_store
 from semblance.training.embed import embed
-from semblance.training.loop import train
+from semblance.training.loop import READ, train
 
 __all__ = ["Measured", "count_unreadable", "runs", "try_decoding", "try_training"]
 
@@ -51,7 +52,7 @@ class Measured:
     parameters: int
     views: str
     partners: bool
-    finishes: bool
+    closing: int
 
 
 class _EnoughError(Exception):
@@ -166,6 +167,9 @@ def try_training(
     steps = np.diff(times)[1:]
     device = settings.training.device
     some = sample[: min(len(sample), 1024)]
+    if hasattr(objective, "read"):
+        few = embed(objective.encoder, None, some[:64], side, device=device, crop=views.crop, levels=True)
+        objective.head = objective.read(torch.from_numpy(few))
     embed(objective.encoder, objective.head, some[: min(64, len(some))], side, device=device, crop=views.crop)
     started = time.monotonic()
     embed(objective.encoder, objective.head, some, side, device=device, crop=views.crop)
@@ -182,7 +186,7 @@ def try_training(
         parameters=parameters,
         views=preset,
         partners=bool(partner) or hasattr(objective, "neighbours"),
-        finishes=hasattr(objective, "finish"),
+        closing=READ if hasattr(objective, "read") else n * hasattr(objective, "finish"),
     )
 
 

@@ -102,6 +102,7 @@ class ResNet(nn.Module):
         block = _Bottleneck if config.depth == 50 else _Basic
         self.stem = _stem(config.stem_for_size(), config.channels, config.width)
         blocks: list[nn.Module] = []
+        self.ends: list[int] = []
         inside = config.width
         for stage, count in enumerate(STAGES[config.depth]):
             for position in range(count):
@@ -109,6 +110,8 @@ class ResNet(nn.Module):
                 made = block(inside, config.width * 2**stage, stride)
                 inside = made.outside
                 blocks.append(made)
+            self.ends.append(len(blocks) - 1)
+        self.level_dims = tuple(self.dim >> stage for stage in (3, 3, 2, 2, 1, 1, 0, 0))
         self.blocks = nn.Sequential(*blocks)
         self.register_buffer("mean", torch.zeros(1, config.channels, 1, 1))
         self.register_buffer("std", torch.ones(1, config.channels, 1, 1))
@@ -164,6 +167,19 @@ class ResNet(nn.Module):
         """`(n, c, h, w)` in [0, 1] -> the mean of the maps, `(n, dim)`, float32 under autocast too."""
         y = self.maps(x)
         return y.mean((2, 3), dtype=torch.promote_types(y.dtype, torch.float32))
+
+    def levels(self, x: Tensor) -> Tensor:
+        """`(n, c, h, w)` in [0, 1] -> `(n, sum(level_dims))` float32: of each of the four stages the mean of
+        its maps over places, then their standard deviation (Huang and Belongie, ICCV 2017, Eq. 5 and 6)."""
+        found = []
+        y = self.stem(self.normalise(x))
+        for number, block in enumerate(self.blocks):
+            y = block(y)
+            if number in self.ends:
+                values = y.to(torch.promote_types(y.dtype, torch.float32))
+                mean = values.mean((2, 3), keepdim=True)
+                found += [mean.flatten(1), (values - mean).square().mean((2, 3)).sqrt()]
+        return torch.cat(found, 1)
 
     def _initialise(self, zero_init: bool) -> None:
         for module in self.modules():

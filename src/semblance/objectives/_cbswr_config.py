@@ -10,6 +10,7 @@ from semblance.errors import ConfigError
 __all__ = ["PRESETS", "SETTINGS", "Config"]
 
 PLAIN: dict[str, Any] = {
+    "dim": 128,
     "central": 1.0,
     "spare": "all",
     "memory": 0.0,
@@ -17,6 +18,7 @@ PLAIN: dict[str, Any] = {
     "rebuild": "pixels",
     "decorrelate": 0.0,
     "whiten": False,
+    "levels": False,
     "plain": 0.0,
     "measured": 0.0,
 }
@@ -71,10 +73,12 @@ FIXED: dict[str, Any] = {
 }
 PLUS: dict[str, Any] = {
     **FIXED,
+    "dim": 256,
     "spare": "earned",
     "rebuild": "nothing",
     "decorrelate": 0.1,
     "whiten": True,
+    "levels": True,
     "plain": 0.5,
     "measured": 4.0,
 }
@@ -103,21 +107,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
 class Config:
     """Every knob of CBSwR; what is left at None takes the value of `variant` (table `PRESETS`).
 
-    `dim` embedding size. `clusters` K. `tau` temperature. `metric`, `rim`, `reconstruction`: alpha, beta,
-    gamma (0 removes the term). `mu` weight of H(Y). `foreign` a, weight of the repulsion. `dropout` of
-    the cluster head. `logits`: L2-normalised (`unit`), `raw`, or cosines times `scale`. `entropies`:
-    H(Y|X) / ln n and H(Y) / ln K (`mixed`), unscaled (`plain`), both / ln K (`clusters`). `head_decay`:
-    weight decay of the cluster head, R(theta). `assign`: with dropout on, `clean`, or `balanced`
-    (Sinkhorn over the batch). `positive`: numerator outside (`ratio`) or inside (`softmax`) the
-    denominator, or outside and against the mean rival instead of their sum (`decoupled`: the gradient of
-    `ratio`, which does not fade, with a value that does not grow with K; Yeh et al. 2022).
+    `dim` embedding size: 256 for `plus`, else 128. `clusters` K. `tau` temperature. `metric`, `rim`,
+    `reconstruction`: alpha, beta, gamma (0 removes the term). `mu` weight of H(Y). `foreign` a, weight of the
+    repulsion. `dropout` of the cluster head. `logits`: L2-normalised (`unit`), `raw`, or cosines times
+    `scale`. `entropies`: H(Y|X) / ln n and H(Y) / ln K (`mixed`), unscaled (`plain`), both / ln K
+    (`clusters`). `head_decay`: weight decay of the cluster head, R(theta). `assign`: with dropout on,
+    `clean`, or `balanced` (Sinkhorn over the batch). `positive`: numerator outside (`ratio`) or inside
+    (`softmax`) the denominator, or outside and against the mean rival instead of their sum (`decoupled`: the
+    gradient of `ratio`, which does not fade, with a value that does not grow with K; Yeh et al. 2022).
     `through`: gradient reaches the centroids. `target`: mean-subtracted or plain image. `pixels`: squared
-    error averaged or summed over pixels. `share`: where above 0, gamma is set so that the
-    reconstruction's gradient at E is this share of the metric term's. `partner`: chance that the second
-    view shows the image's nearest neighbour. `negatives`: centroids only, or also the `instances`
-    of other clusters (attraction and repulsion of SME that spares one's own cluster).
-    `drawing`: the decoder's side, that of the images or at most half of it and three doublings, against
-    images averaged over areas (F.2.2).
+    error averaged or summed over pixels. `share`: where above 0, gamma is set so that the reconstruction's
+    gradient at E is this share of the metric term's. `partner`: chance that the second view shows the image's
+    nearest neighbour. `negatives`: centroids only, or also the `instances` of other clusters (attraction and
+    repulsion of SME that spares one's own cluster). `drawing`: the decoder's side, that of the images or at
+    most half of it and three doublings, against images averaged over areas (F.2.2).
 
     The knobs of `plus` (F.4): `central`: weight of L_m, the term against foreign centroids, beside that
     against instances. `spare`: instances of one's own cluster are no negatives at all (`all`), or like all
@@ -129,12 +132,14 @@ class Config:
     `rebuild`: what is drawn from a cluster's mean map, its images, the `features` of its members, or nothing.
     `decorrelate`: weight of the squared correlations between the numbers of an embedding. `whiten`: when
     training is over, the head is changed so that an embedding's directions vary alike (`_closing.whiten`).
+    `levels`: the embedding that is kept is read off all levels of the encoder instead, where it has some and
+    learns and nothing else is summed with this (`_levels.principal`).
     `plain`: of what share of a batch the first view is the image itself. `measured`: weight of predicting
     from these, by one hidden layer on the features, what is measured on an image (`images/measure.py`).
     """
 
     variant: Literal["released", "paper", "fixed", "plus"] = "plus"
-    dim: int = 128
+    dim: int | None = None
     clusters: int | None = None
     tau: float = 0.1
     metric: float = 0.9
@@ -163,15 +168,18 @@ class Config:
     rebuild: Literal["pixels", "features", "nothing"] | None = None
     decorrelate: float | None = None
     whiten: bool | None = None
+    levels: bool | None = None
     plain: float | None = None
     measured: float | None = None
 
     def __post_init__(self) -> None:
         if self.variant not in PRESETS:
             raise ConfigError(f'cbswr has no variant "{self.variant}"', f"known: {', '.join(PRESETS)}")
+        if self.dim is None:  # what others ask of a configuration
+            object.__setattr__(self, "dim", PRESETS[self.variant]["dim"])
         if self.clusters is not None and self.clusters < 2:
             raise ConfigError(f"cbswr.clusters is {self.clusters}", "at least 2 clusters are needed")
-        if self.tau <= 0 or self.dim < 2 or not 0 <= self.dropout < 1:
+        if self.tau <= 0 or (self.dim or 0) < 2 or not 0 <= self.dropout < 1:
             raise ConfigError("cbswr needs tau > 0, dim >= 2 and 0 <= dropout < 1")
         if not all(0 <= (rate or 0) < 1 for rate in (self.memory, self.teacher)):
             raise ConfigError("cbswr needs 0 <= memory < 1 and 0 <= teacher < 1")

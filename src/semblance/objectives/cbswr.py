@@ -47,6 +47,7 @@ from semblance.objectives._cbswr_terms import (
 )
 from semblance.objectives._closing import whiten
 from semblance.objectives._decoder import Decoder, doublings, redrawing_error
+from semblance.objectives._levels import principal
 from semblance.objectives._parts import Partners, UnitHead, spread, wide
 
 __all__ = [
@@ -72,6 +73,7 @@ class ClusterHead(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        assert config.dim is not None
         assert config.clusters is not None
         assert config.scale is not None
         self.config = config
@@ -104,6 +106,7 @@ class Objective(nn.Module):
         self.config = config
         self.settings = config.resolved()
         self.encoder = encoder
+        assert config.dim is not None
         self.head = UnitHead(encoder.dim, config.dim)
         self.cluster = ClusterHead(self.settings)
         self.partner = Partners(self.settings.partner or 0.0)
@@ -127,6 +130,8 @@ class Objective(nn.Module):
         self.measured: Measured | None = None
         if s.whiten:
             self.finish = self._finish
+        if s.levels and hasattr(encoder, "levels"):
+            self.read = self._read
         learns = any(weight.requires_grad for weight in cast(nn.Module, encoder).parameters())
         if s.measured and s.plain and learns:
             self.take_columns = self._take_columns
@@ -134,6 +139,12 @@ class Objective(nn.Module):
     def _finish(self, embed: Callable[..., Tensor], head: nn.Module) -> None:
         """Whiten the own head: not of the paper, see docs/results/sweep.md."""
         whiten(self.head.linear, embed(ENOUGH))
+
+    def _read(self, levels: Tensor) -> nn.Module:
+        """The head to keep: the leading directions of all levels, or the own one where nothing varies."""
+        assert self.config.dim is not None
+        read = principal(levels, cast(Any, self.encoder).level_dims, self.config.dim)
+        return self.head if read is None else read
 
     def _take_columns(self, columns: Mapping[str, Column]) -> None:
         """Learn to predict those that are measured."""

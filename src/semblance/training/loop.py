@@ -37,10 +37,12 @@ from semblance.training.machine import (
 )
 from semblance.training.positives import Positives
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["READ", "TrainResult", "train"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SAMPLE = 2000
+READ = 10_000
+"""Images that say how what an encoder makes of them varies."""
 SAVE_EVERY = 120.0
 TIMING_STEPS = 8
 ASK_EVERY = 10
@@ -136,7 +138,9 @@ class _Training:
                 self._fit_budget(epoch, 0)
                 self._save(epoch, 0)
                 self._check()
-        if hasattr(self.objective, "finish"):
+        if hasattr(self.objective, "read"):
+            self.objective.head = self.objective.read(self._features("finish", READ, levels=True))
+        elif hasattr(self.objective, "finish"):
             self.objective.finish(functools.partial(self._features, "finish"), self.objective.head)
         self.objective.eval()
         return TrainResult(epoch, self._elapsed(), self.ledger.history)
@@ -243,14 +247,21 @@ class _Training:
     def _elapsed(self) -> float:
         return self.before + time.monotonic() - self.started
 
-    def _features(self, stage: str = "neighbours", most: int | None = None) -> Tensor:
+    def _features(self, stage: str = "neighbours", most: int | None = None, levels: bool = False) -> Tensor:
         pixels = self.pixels if most is None or most >= len(self.pixels) else self.pixels[self._some(most)]
-        return torch.from_numpy(self._embed(None, pixels, self.progress, stage)).to(self.device)
+        return torch.from_numpy(self._embed(None, pixels, self.progress, stage, levels)).to(self.device)
 
     def _some(self, most: int) -> Array:
         return np.linspace(0, len(self.pixels) - 1, min(most, len(self.pixels))).astype(np.int64)
 
-    def _embed(self, head: Any, pixels: Array, progress: Progress | None = None, stage: str = "") -> Array:
+    def _embed(
+        self,
+        head: Any,
+        pixels: Array,
+        progress: Progress | None = None,
+        stage: str = "",
+        levels: bool = False,
+    ) -> Array:
         return embed(
             self.objective.encoder,
             head,
@@ -259,6 +270,7 @@ class _Training:
             device=str(self.device),
             precision=self.config.precision,
             crop=self.config.views.crop,
+            levels=levels,
             progress=progress,
             stage=stage,
         )
