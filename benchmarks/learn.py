@@ -29,6 +29,8 @@ from learn_sets import SETS, ImageSet, labelled, open_set
 from semblance import plugins
 from semblance.evaluation.baselines import pca_pixels, raw_pixels
 from semblance.evaluation.metrics import score, unit
+from semblance.images.formats import PHOTO
+from semblance.images.measure import measure_store
 from semblance.images.views import PRESETS, apply, draw
 from semblance.native import processor
 from semblance.training.checkpoint import stream
@@ -126,6 +128,8 @@ def one_run(
         | knobs
     )
     begin = time.monotonic()
+    if hasattr(learner, "take_columns"):
+        learner.take_columns(measure_store(pixels, PHOTO))
     with tempfile.TemporaryDirectory() as folder:
         result = train(pixels, learner, config, Path(folder), data.size)
     return learner, result.history, time.monotonic() - begin

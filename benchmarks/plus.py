@@ -25,8 +25,16 @@ from lines import records
 from semblance.evaluation.statistics import paired_class_bootstrap, t_interval
 from semblance.training.embed import embed
 
-PLUS = {"variant": "plus", "whiten": False, "plain": 0.0}
-SCORE: dict[str, tuple[str, dict[str, Any]]] = {"SME": ("sme", {}), "plus": ("cbswr", PLUS)}
+PLUS = {"variant": "plus", "dim": 128, "whiten": False, "levels": False, "plain": 0.0}
+SCORE: dict[str, tuple[str, dict[str, Any]]] = {
+    "SME": ("sme", {}),
+    "plus": ("cbswr", PLUS),
+    "the default": ("cbswr", {"variant": "plus"}),
+}
+TITLES = {
+    "plus": "`plus` without what it got later: the loss alone",
+    "the default": "`plus` as it is: plain views, measurements and all levels of the encoder besides",
+}
 OLD = {**PLUS, "spare": "never"}
 KNOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "SME": ("sme", {}),
@@ -93,27 +101,37 @@ def page(found: list[dict[str, Any]]) -> Iterable[str]:
     yield "Encoder, views, epochs, batch and optimiser as in `benchmarks/learn.py`; last epoch; no label"
     yield "in training; bfloat16 where the processor has it. R@1 and MAP@R are means over classes; ±: 95 %,"
     yield "Student's t over seeds. Differences: paired bootstrap over classes of scores averaged over seeds."
-    yield "\n## On images that no choice was made on\n"
+    yield "\n## On images that no choice was made on"
+    for row, title in TITLES.items():
+        yield from _against_sme(found, row, title)
+    yield from _knobs(found)
+
+
+def _against_sme(found: list[dict[str, Any]], row: str, title: str) -> Iterable[str]:
+    yield f"\n### {title}\n"
     yield "| set | start | seeds | SME R@1 | plus R@1 | difference | SME MAP@R | plus MAP@R | difference |"
     yield "| --- " * 9 + "|"
     ahead: dict[str, list[str]] = defaultdict(list)
     for name in SETS:
         for setting in "ab":
-            runs = {row: pick(found, "score", name, setting, row) for row in SCORE}
-            if not all(runs.values()):
+            sme, plus = (pick(found, "score", name, setting, one) for one in ("SME", row))
+            if not sme or not plus:
                 continue
             cells = []
             for metric in ("recall@1", "map@r"):
-                a, b = (np.mean([r["by_class"][metric] for r in runs[row]], 0) for row in ("plus", "SME"))
+                a, b = (np.mean([r["by_class"][metric] for r in runs], 0) for runs in (plus, sme))
                 gap = paired_class_bootstrap(a, b, np.arange(len(a)))
-                cells += [mean(runs["SME"], metric), mean(runs["plus"], metric), gap.text]
+                cells += [mean(sme, metric), mean(plus, metric), gap.text]
                 if gap.significant and gap.mean > 0 and metric == "recall@1":
                     ahead[setting].append(name)
-            seeds = min(len(r) for r in runs.values())
+            seeds = min(len(sme), len(plus))
             yield f"| {name} | {NAMES[setting]} | {seeds} | {' | '.join(cells)} |"
     for setting, names in sorted(ahead.items()):
         count = f"{len(names)} of {len(SETS)} ({', '.join(names)})"
         yield f"\nSignificantly ahead in R@1, {NAMES[setting]}: {count}."
+
+
+def _knobs(found: list[dict[str, Any]]) -> Iterable[str]:
     yield "\n## One knob at a time, on validation classes\n"
     yield "R@1, and the mean gain over SME in points. Trust: how far the clusters were trusted in the last"
     yield "epoch, 0 to 1.\n"
