@@ -34,7 +34,7 @@ from learn_sets import SEEN, ImageSet, bank_labels, open_set
 from lines import records
 from semblance import plugins
 from semblance.collection.learn import SAMPLE, spread_rows
-from semblance.evaluation.baselines import pca_pixels, raw_pixels
+from semblance.evaluation.baselines import pca_pixels, raw_pixels, whitened_pixels
 from semblance.evaluation.metrics import score, unit, weighted_knn
 from semblance.images.formats import PHOTO
 from semblance.images.measure import measure_store
@@ -54,11 +54,13 @@ VIEWS = {
     "clothing-small": "photo",
     "cifar10": "photo",
 }
+ALIKE = {"simclr, decoupled, all levels": "simclr, decoupled"}
+"""Arms that train as others do: they share a pace."""
 ENCODER = {"depth": 10, "width": 32, "stem": "64", "size": 32}
 BASELINES = (
     "raw pixels",
     "PCA of pixels",
-    "PCA of pixels, whitened",
+    "whitened pixels",
     "untrained encoder",
     "untrained encoder, all levels",
 )
@@ -112,7 +114,7 @@ def pace(root: Path, out: Path, names: list[str]) -> None:
     pixels = open_set(root, "cifar10").train[:PACE_IMAGES]
     there = {r["arm"] for r in records(out) if r["kind"] == "pace"}
     for name in names:
-        if name in there:
+        if ALIKE.get(name, name) in there:
             continue
         turns = [learned(ARMS[name], pixels, "photo", 1, 0) for _ in range(3)]
         epoch = min(last["seconds"] for _, last, _ in turns)
@@ -132,8 +134,9 @@ def one(root: Path, out: Path, kind: str, name: str, data: ImageSet, seed: int, 
     """One training, scored."""
     arm, pixels = ARMS[name], data.train if kind == "run" else data.tuning
     paces = {r["arm"]: r for r in records(out) if r["kind"] == "pace"}
-    closing = min(len(pixels), READ) / paces[name].get("closing images/s", math.inf)
-    epochs = max(1, round((60 * minutes - closing) * paces[name]["images/s"] / len(pixels)))
+    own = paces[ALIKE.get(name, name)]
+    closing = min(len(pixels), READ) / own.get("closing images/s", math.inf)
+    epochs = max(1, round((60 * minutes - closing) * own["images/s"] / len(pixels)))
     learner, last, seconds = learned(arm, pixels, VIEWS[data.name], epochs, seed)
     base = {"kind": kind, "arm": name, "set": data.name, "seed": seed, "minutes": minutes, "epochs": epochs}
     base |= {"split": data.split, "objective": arm.objective, "options": arm.options, "batch": arm.batch}
@@ -172,8 +175,8 @@ def baselines(root: Path, out: Path, data: ImageSet) -> None:
     net = encoder(data.train)
     ways = {
         "raw pixels": raw_pixels,
-        "PCA of pixels": lambda images: _pca(data, images),
-        "PCA of pixels, whitened": lambda images: _whitened(data, images),
+        "PCA of pixels": lambda images: _fitted(data, images, pca_pixels),
+        "whitened pixels": lambda images: _fitted(data, images, whitened_pixels),
         "untrained encoder": lambda images: embed(net, None, images, 32),
         "untrained encoder, all levels": lambda images: embed(net, all_levels(net, data.train), images, 32),
     }
@@ -183,20 +186,9 @@ def baselines(root: Path, out: Path, data: ImageSet) -> None:
             write(out, base | scored(root, data, "baseline", rows))
 
 
-def _pca(data: ImageSet, images: Array) -> Array:
-    both = pca_pixels(np.concatenate([data.train, data.score]), 128)
+def _fitted(data: ImageSet, images: Array, way: Any) -> Array:
+    both: Array = way(np.concatenate([data.train, data.score]))
     return both[: len(data.train)] if images is data.train else both[len(data.train) :]
-
-
-def _whitened(data: ImageSet, images: Array) -> Array:
-    """As the default is read: 256 directions, shrunk alike, here of pixels averaged to 8 x 8."""
-    train, asked = (
-        torch.from_numpy(x.reshape(len(x), 8, 4, 8, 4, 3).mean((2, 4), dtype=np.float32).reshape(len(x), -1))
-        for x in (data.train, images)
-    )
-    head: Any = principal(train, (train.shape[1],), 256)
-    rows: Array = head(asked).detach().numpy()
-    return rows
 
 
 def write(path: Path, record: dict[str, Any]) -> None:

@@ -62,17 +62,15 @@ ARMS: dict[str, Arm] = {
     "plus, own head, drawn, not whitened, AdamW": Arm("cbswr", {**DRAWN, "whiten": False}, optimiser="adamw"),
     "fixed": Arm("cbswr", {"variant": "fixed"}),
     "sme": Arm("sme"),
-    "fixed, AdamW": Arm("cbswr", {"variant": "fixed"}, optimiser="adamw"),
-    "sme, AdamW": Arm("sme", optimiser="adamw"),
     "stml": Arm("stml", {"momentum": 0.9}),
     "stml, 2 neighbours": Arm("stml", {"momentum": 0.9, "neighbours": 2, "delta": 0.9}),
-    "stml, AdamW": Arm("stml", {"momentum": 0.9}, optimiser="adamw"),
     "measure": Arm("measure"),
     "measure, not turned": Arm("measure", {"turn": 0.0}),
 }
 DEFAULT = "cbswr plus"
 CHOSEN: dict[str, str] = {
     "cbswr plus": "plus",
+    "cbswr plus, own head": "plus, own head",
     "simclr": "simclr, decoupled",
     "simclr, all levels": "simclr, decoupled, all levels",
     "simclr as usual": "simclr, AdamW",

@@ -59,8 +59,8 @@ def test_a_folder_of_ones_own(
     scored = [
         line.split("  ")[0]
         for line in printed.splitlines()
-        if line.startswith(("raw", "untrained", "learned"))
+        if line.startswith(("raw", "whitened", "untrained", "learned"))
     ]
-    assert scored == (["raw pixels", "untrained encoder", "learned"] if classes else [])
+    assert scored == (["raw pixels", "whitened pixels", "untrained encoder", "learned"] if classes else [])
     report = printed.splitlines()[-1].partition("open ")[2]
     assert (tmp_path / report).read_text(encoding="utf-8").startswith("<!")

@@ -110,7 +110,7 @@ class Objective(Protocol):
     """What training minimises: an `nn.Module` that owns its heads and holds its encoder.
 
     `encoder` and `head` (features `(n, dim)` -> unit embeddings `(n, d)`) make the model that is
-    kept. Optional, used where they exist:
+    kept, unless `read` makes another head. Optional, used where they exist:
 
     `views`: a tuple of `View`, what a batch holds in this order; absent = `PAIR`.
     `take_columns(columns)`: once, before anything else; name -> `Column` of the store's rows, measured

@@ -67,10 +67,11 @@ def test_seeds_are_added_and_not_repeated(desk: Path, monkeypatch: pytest.Monkey
     assert lines[0].startswith("mine (")
     assert "20 images learn, 20 of 4 classes are scored" in lines[0]
     assert lines[1].split() == ["R@1", "MAP@R", "NMI", "AMI", "kNN@20"]
-    assert [line.split("  ")[0] for line in lines[2:5]] == ["raw pixels", "untrained encoder", "learned"]
+    names = [line.split("  ")[0] for line in lines[2:6]]
+    assert names == ["raw pixels", "whitened pixels", "untrained encoder", "learned"]
     kept = rows(desk / "bench" / "results.jsonl")
     assert [row["seed"] for row in kept] == [0]
-    assert f"{kept[0]['rows']['learned']['recall@1']:.4f}" in lines[4]
+    assert f"{kept[0]['rows']['learned']['recall@1']:.4f}" in lines[5]
     more = call("mine.toml", "--seeds", "2")
     assert more.exit_code == 0, more.output
     assert "mine, seed 1: " in more.stderr

@@ -38,7 +38,13 @@ def test_rows_and_scores(pair: tuple[Path, Path]) -> None:
     table = collection.evaluate()
     labels = [Path(path).parent.name for path in collection.paths]
     rows = rows_of(collection)
-    assert list(table["rows"]) == ["raw pixels", "untrained encoder", "frozen start", "learned"]
+    assert list(table["rows"]) == [
+        "raw pixels",
+        "whitened pixels",
+        "untrained encoder",
+        "frozen start",
+        "learned",
+    ]
     for name, embeddings in rows.items():
         assert table["rows"][name]["recall@1"] == pytest.approx(recall_at_1(embeddings, labels))
     assert rows["frozen start"] is rows["untrained encoder"]

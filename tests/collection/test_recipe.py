@@ -334,7 +334,7 @@ def test_a_seed_is_learned_scored_and_added(photos: Path, tmp_path: Path) -> Non
         others = [(float(((x[i] - x[j]) ** 2).sum()), labels[j]) for j in range(len(x)) if j != i]
         right.append(min(others)[1] == labels[i])
     assert row["rows"]["learned"]["recall@1"] == pytest.approx(np.mean(right))
-    assert list(row["rows"]) == ["raw pixels", "untrained encoder", "learned"]
+    assert list(row["rows"]) == ["raw pixels", "whitened pixels", "untrained encoder", "learned"]
     assert {"recall@1", "map@r", "ami", "nmi"} <= set(row["rows"]["raw pixels"])
     assert (row["recipe"], row["seed"], row["hash"], row["epochs"]) == ("mine", 3, task.hash, 1)
     assert {"device", "threads", "precision"} <= set(row["machine"])
@@ -489,7 +489,7 @@ def test_the_papers_recipes_run(name: str, photos: Path, weights: Path, tmp_path
         changes |= {"size": 40}
     recipe = read_recipe(next(path for path in RECIPES if path.stem == name), changes)
     row = bench.run_seed(bench.prepare(recipe, photos, most=12), tmp_path / "results.jsonl", 0)
-    assert list(row["rows"]) == ["raw pixels", "untrained encoder"] + ["frozen start"] * (
+    assert list(row["rows"]) == ["raw pixels", "whitened pixels", "untrained encoder"] + ["frozen start"] * (
         "sme" not in name
     ) + ["learned"]
     assert set(row["rows"]["learned"]) >= ({"knn@200"} if "sme" in name else {"recall@1", "nmi"})

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from semblance.errors import InputError
-from semblance.evaluation.baselines import pca_pixels, random_projection, raw_pixels
+from semblance.evaluation.baselines import (
+    pca_pixels,
+    random_projection,
+    raw_pixels,
+    whitened_pixels,
+)
 
 
 def images(n: int, h: int, w: int, c: int = 3) -> np.ndarray:
@@ -71,3 +76,16 @@ def test_only_pixels_are_taken() -> None:
     for bad in (np.zeros((3, 4, 4), np.uint8), np.zeros((3, 4, 4, 3)), np.zeros((0, 4, 4, 3), np.uint8)):
         with pytest.raises(InputError, match="expected"):
             raw_pixels(bad)
+
+
+def test_whitened_pixels_are_directions_of_nearly_equal_spread() -> None:
+    pixels = images(300, 16, 16)
+    rows = whitened_pixels(pixels, 20)
+    assert rows.shape == (300, 20)
+    x = centred(pixels.reshape(300, 8, 2, 8, 2, 3).mean((2, 4)))
+    _, lengths, axes = np.linalg.svd(x, full_matrices=False)
+    variances = lengths**2 / 300
+    level = 0.3 * variances.sum() / min(x.shape[1], 299)
+    wanted = lengths_to_one(x @ axes[:20].T / np.sqrt(variances[:20] + level))
+    np.testing.assert_allclose(rows @ rows.T, wanted @ wanted.T, atol=2e-3)
+    np.testing.assert_array_equal(whitened_pixels(np.full((3, 8, 8, 3), 7, np.uint8)), 0)

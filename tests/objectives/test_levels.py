@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from semblance import plugins
+from semblance.errors import TrainingCollapsed
 from semblance.objectives._levels import Levels, principal
 
 
@@ -80,6 +81,13 @@ def test_no_more_directions_than_columns() -> None:
     few = principal(rows(3), (5, 7), 256)  # three images: two directions, the rest says nothing
     assert few is not None
     assert bool(torch.isfinite(few(rows(30, 1))).all())
+
+
+def test_rows_that_are_not_finite_end_in_a_plain_error() -> None:
+    x = rows()
+    x[3, 2] = torch.nan
+    with pytest.raises(TrainingCollapsed, match="not finite"):
+        principal(x, (5, 7), 4)
 
 
 def objective(encoder: Any, name: str = "cbswr", **options: Any) -> Any:

@@ -93,7 +93,7 @@ def _measured(training: Mapping[str, Any]) -> list[str]:
     health = {key: value for key, value in last["health"].items() if isinstance(value, float)}
     rows = [("loss", last["loss"]), *sorted(health.items())]
     return [
-        f"After epoch {last['epoch']}, on the training images:",
+        f"After epoch {last['epoch']}, on the training images, of the head that it was trained with:",
         "",
         "| | |",
         "| --- | --- |",

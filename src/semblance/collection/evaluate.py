@@ -1,8 +1,9 @@
 """How well a collection's neighbours and clusters agree with labels that training never saw.
 
-Four rows, always: raw pixels, the encoder untrained (random weights), the encoder as the training started
-(the same where it started from random weights), and what was learned. The untrained and the frozen encoder
-are read as the model reads its own: features without a head, or the leading directions of all levels.
+Five rows, always: raw pixels, the same whitened, the encoder untrained (random weights), the encoder as the
+training started (the same where it started from random weights), and what was learned. The untrained and the
+frozen encoder are read as the model reads its own, features without a head or the leading directions of all
+levels; like those of the pixels, these directions are of the very images that are scored, which favours them.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def model_rows(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Name -> embeddings `(n, d)` of `pixels`: "raw pixels", "untrained encoder", "frozen start", "learned".
+    """Name -> embeddings `(n, d)` of `pixels`: "raw pixels", "whitened pixels", "untrained encoder", "frozen
+    start", "learned".
 
     The untrained encoder has the random weights that the training's seed gives or, where the training began
     from such, those that it began with; then the frozen start is the same array. Both are read as the model
@@ -129,6 +131,7 @@ def model_rows(
         frozen = features("frozen start")
     return {
         "raw pixels": protocol.raw_pixels(pixels),
+        "whitened pixels": protocol.whitened_pixels(pixels),
         "untrained encoder": untrained,
         "frozen start": frozen,
         "learned": model.embed_pixels(pixels, device=device, progress=progress)

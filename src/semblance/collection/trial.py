@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from semblance.collection import labelled
@@ -167,12 +166,11 @@ def try_training(
     steps = np.diff(times)[1:]
     device = settings.training.device
     some = sample[: min(len(sample), 1024)]
-    if hasattr(objective, "read"):
-        few = embed(objective.encoder, None, some[:64], side, device=device, crop=views.crop, levels=True)
-        objective.head = objective.read(torch.from_numpy(few))
-    embed(objective.encoder, objective.head, some[: min(64, len(some))], side, device=device, crop=views.crop)
+    levels = hasattr(objective, "read")  # its own head will be gone by then
+    how: dict[str, Any] = {"head": None if levels else objective.head, "levels": levels, "crop": views.crop}
+    embed(objective.encoder, pixels=some[: min(64, len(some))], size=side, device=device, **how)
     started = time.monotonic()
-    embed(objective.encoder, objective.head, some, side, device=device, crop=views.crop)
+    embed(objective.encoder, pixels=some, size=side, device=device, **how)
     rate = len(some) / max(time.monotonic() - started, 1e-4)
     parameters = sum(weight.numel() for weight in objective.parameters())
     partner = getattr(getattr(objective, "partner", None), "share", 0.0)

@@ -1,10 +1,10 @@
 """What the pixels alone are worth: the rows that every table of results carries.
 
-All three start from the same vector: the image, shrunk by area to at most 16 pixels a side, in [0, 1], less
-the mean image of the set. Without subtracting the mean all images point much the same way, and the row would
-be weaker than it deserves. At 16 pixels a side it found as much as at 32 on handwriting, photographs and
-galaxies, for a quarter of the cost. Rows have length 1; an image that equals the mean image
-stays zero.
+All start from the same vector: the image, shrunk by area to at most 16 pixels a side (8 where it is
+whitened), in [0, 1], less the mean image of the set. Without subtracting the mean all images point much the
+same way, and the row would be weaker than it deserves. At 16 pixels a side it found as much as at 32 on
+handwriting, photographs and galaxies, for a quarter of the cost. Rows have length 1; an image that equals the
+mean image stays zero.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch.nn.functional import interpolate
 
 from semblance.errors import InputError
 from semblance.evaluation.metrics import unit
+from semblance.objectives._levels import principal
 
-__all__ = ["pca_pixels", "random_projection", "raw_pixels"]
+__all__ = ["pca_pixels", "random_projection", "raw_pixels", "whitened_pixels"]
 
 _BLOCK = 1024
 
@@ -44,6 +45,21 @@ def pca_pixels(pixels: NDArray[Any], d: int = 128, seed: int = 0, max_side: int 
     flat = _centred(pixels, max_side)
     kept = min(d, *flat.shape)
     return unit(PCA(kept, svd_solver="randomized", random_state=seed).fit_transform(flat))
+
+
+def whitened_pixels(pixels: NDArray[Any], d: int = 256, max_side: int = 8) -> Floats:
+    """The pixels' d leading directions with spreads nearly alike: `(n, h, w, c)` -> `(n, d)`, length 1.
+
+    What an embedding that is whitened has to be ahead of: on photographs it finds far more than raw pixels.
+    Fewer than d where the images are smaller. 8 pixels a side found most, of 4, 8, 16 and 32.
+    """
+    flat = _centred(pixels, max_side)
+    head = principal(torch.from_numpy(flat), (flat.shape[1],), d)
+    if head is None:
+        return unit(flat)
+    with torch.inference_mode():
+        rows: Floats = head(torch.from_numpy(flat)).numpy()
+    return rows
 
 
 def random_projection(pixels: NDArray[Any], d: int = 128, seed: int = 0, max_side: int = 16) -> Floats:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 import semblance
 from semblance.contracts import Progress
 from semblance.errors import ConfigError, InputError
-from semblance.evaluation.baselines import pca_pixels, random_projection, raw_pixels
+from semblance.evaluation.baselines import pca_pixels, random_projection, raw_pixels, whitened_pixels
 from semblance.evaluation.metrics import Scores, score
 from semblance.evaluation.statistics import difference, resampled_means, t_interval
 from semblance.evaluation.tables import Labels, read_labels
@@ -36,6 +36,7 @@ __all__ = [
     "split_by_column",
     "split_hash",
     "summarise_seeds",
+    "whitened_pixels",
 ]
 
 REQUIRED_ROWS = ("raw pixels", "untrained encoder", "frozen start")

@@ -13,6 +13,7 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor
 
+from semblance.errors import TrainingCollapsed
 from semblance.objectives._parts import UnitHead
 
 __all__ = ["Levels", "principal"]
@@ -40,7 +41,8 @@ def principal(rows: Tensor, groups: Sequence[int], dim: int, shrink: float = 0.3
     n rows can have, n - 1 at most.
 
     Without shrinking, what hardly varies, noise too, would count as much as the rest, and a few rows would
-    all be equally far from each other. No more directions than columns. None where nothing varies.
+    all be equally far from each other. No more directions than columns. None where nothing varies. Raises
+    `TrainingCollapsed` for rows that are not finite.
     """
     values, sizes = rows.cpu(), torch.tensor(groups)
     mean = values.mean(0, dtype=torch.float64)
@@ -52,6 +54,8 @@ def principal(rows: Tensor, groups: Sequence[int], dim: int, shrink: float = 0.3
         torch.stack([part.sum() for part in torch.split(each, list(groups))])
         for each in (covariance.diagonal(), mean.square())
     )
+    if not bool(torch.isfinite(totals + squares).all()):
+        raise TrainingCollapsed("the encoder's levels are not finite", "a lower --lr")
     varies = totals > TINY * squares
     if not varies.any():
         return None
