@@ -38,6 +38,12 @@ of each objective, measured alone on the machine.
 Scores: where the classes that score are unseen (omniglot, cub100) R@1, where they are seen the vote of the
 20 nearest training images, both as means over classes, in percent; ±: 95 %, Student's t over seeds.
 """
+NOTE = """
+`simclr`: decoupled, with our optimiser, its best; as usual: NT-Xent with AdamW. The default's embedding is
+read off all levels of the encoder and whitened; rivals are read as they are published, by their last layer
+alone. `all levels`, `own head` and `whitened pixels` tell that part of the gain from what was learned: SimCLR
+read as the default is, the default by the head that it was trained with, pixels (averaged to 8 x 8) treated
+alike."""
 
 
 def page(found: Sequence[Record]) -> Iterator[str]:
@@ -86,11 +92,7 @@ def _sweep(found: Sequence[Record], runs: Sequence[Record]) -> Iterator[str]:
         shown = f"**{objective}**" if objective == DEFAULT else objective
         yield f"| {shown} | " + " | ".join(cells) + f" | {mean} |"
     seeds = {len(_seeds(runs, arm, s)) for arm in CHOSEN.values() for s in VIEWS} - {0}
-    yield "\n`simclr`: decoupled, with our optimiser, its best; as usual: NT-Xent with AdamW. The default's"
-    yield "embedding is read off all levels of the encoder and whitened; rivals are read as they are published,"
-    yield "by their last layer alone. `all levels`, `own head` and `whitened pixels` tell that part of the gain"
-    yield "from what was learned: SimCLR read as the default is, the default by the head that it was trained"
-    yield "with, and pixels (averaged to 8 x 8) treated alike."
+    yield NOTE
     yield f"Seeds: {', '.join(map(str, sorted(seeds)))} a cell. **Bold**: the default. -: not run yet.\n"
     yield from _ahead(found, runs)
     yield "\nMAP@R and AMI (k-means with as many clusters as classes) of the same embeddings:\n"
