@@ -77,7 +77,7 @@ CHOSEN: dict[str, str] = {
     "sigreg": "sigreg",
     "vicreg": "vicreg, projector",
     "swav": "swav, 256 prototypes",
-    "stml": "stml",
+    "stml": "stml, 2 neighbours",
     "measure": "measure",
     "sme": "sme",
     "cbswr fixed": "fixed",
