@@ -4,8 +4,8 @@
 
 A round is a training of one epoch of 2,560 images of cifar10 after one that warms up: the encoder, batch and
 optimiser of `benchmarks/sweep.py`. Parts are timed where they are called; the backward pass and the loop are
-the rest. Beside it the same with AdamW, with drawn views only and with nothing measured: what Muon, plain first
-views and the prediction of measurements cost. Time it while nothing else runs.
+the rest. Beside it the same with AdamW, with drawn views only and with nothing measured: what Muon, plain
+first views and the prediction of measurements cost. Time it while nothing else runs.
 """
 
 from __future__ import annotations
