@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semblance.contracts import Batch
+from semblance.objectives._cbswr_head import ClusterHead
 from semblance.objectives._decoder import centred
-from semblance.objectives.cbswr import ClusterHead, Config, metric_loss, rim_loss
+from semblance.objectives.cbswr import Config, metric_loss, rim_loss
 from semblance.training.config import TrainConfig
 from semblance.training.loop import train
 
