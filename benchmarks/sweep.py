@@ -54,7 +54,7 @@ VIEWS = {
     "clothing-small": "photo",
     "cifar10": "photo",
 }
-ALIKE = {"simclr, decoupled, all levels": "simclr, decoupled"}
+ALIKE = {"simclr, decoupled, all levels": "simclr, decoupled", "plus, random first layer": "plus"}
 """Arms that train as others do: they share a pace."""
 ENCODER = {"depth": 10, "width": 32, "stem": "64", "size": 32}
 BASELINES = (
@@ -69,11 +69,14 @@ PACE_IMAGES = 2_560
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def encoder(pixels: Array) -> torch.nn.Module:
-    """The one encoder of every arm, as `semblance learn` starts it on `pixels`."""
+def encoder(pixels: Array, random: bool = False) -> torch.nn.Module:
+    """The one encoder of every arm, as `semblance learn` starts it on `pixels`, or its first layer `random`."""
     net = plugins.get("encoders", "resnet").build(plugins.configure("encoders", "resnet", ENCODER))
     some = pixels[spread_rows(len(pixels), SAMPLE)].astype(np.float32) / 255
+    was = net.stem[0].weight.detach().clone()
     net.look_at(torch.from_numpy(some).permute(0, 3, 1, 2))
+    if random:
+        net.stem[0].weight.data.copy_(was)
     return net
 
 
@@ -81,7 +84,7 @@ def learned(arm: Arm, pixels: Array, views: str, epochs: int, seed: int) -> tupl
     """(the objective after training, the last epoch's record, seconds with what is measured first)."""
     torch.manual_seed(seed)
     learner = plugins.get("objectives", arm.objective).Objective(
-        plugins.configure("objectives", arm.objective, arm.options), encoder(pixels)
+        plugins.configure("objectives", arm.objective, arm.options), encoder(pixels, arm.random)
     )
     begin = time.monotonic()
     if hasattr(learner, "take_columns"):

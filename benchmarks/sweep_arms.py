@@ -19,6 +19,8 @@ class Arm:
     lr: float = 2e-3
     levels: bool = False
     """Whether a rival, too, is read off all levels of the encoder, as the default is."""
+    random: bool = False
+    """Whether the first layer starts from random weights in place of components of patches."""
 
 
 PLUS = {"variant": "plus"}
@@ -48,6 +50,7 @@ ARMS: dict[str, Arm] = {
     "swav, 256 prototypes": Arm("swav", {"prototypes": 256}),
     "plus": Arm("cbswr", PLUS),
     "plus, 128 numbers": Arm("cbswr", {**PLUS, "dim": 128}),
+    "plus, random first layer": Arm("cbswr", PLUS, random=True),
     "plus, no clusters": Arm("cbswr", {**PLUS, **FREE}),
     "plus, nothing measured": Arm("cbswr", {**PLUS, "measured": 0.0}),
     "plus, drawn views only": Arm("cbswr", {**PLUS, "plain": 0.0}),
