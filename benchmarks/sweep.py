@@ -70,7 +70,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def encoder(pixels: Array, random: bool = False) -> torch.nn.Module:
-    """The one encoder of every arm, as `semblance learn` starts it on `pixels`, or with a random first layer."""
+    """The one encoder of every arm, as `semblance learn` starts it on `pixels`, or its first layer random."""
     net = plugins.get("encoders", "resnet").build(plugins.configure("encoders", "resnet", ENCODER))
     some = pixels[spread_rows(len(pixels), SAMPLE)].astype(np.float32) / 255
     was = net.stem[0].weight.detach().clone()
