@@ -23,6 +23,8 @@ MARGINS = {
     "simclr": 0.02,
     "simclr, all levels": 0.02,
     "simclr as usual": 0.02,
+    "sme": 0.0,
+    "cbswr plus, own head": 0.0,
     "PCA of pixels": 0.10,
     "whitened pixels": 0.10,
     "untrained encoder": 0.10,
