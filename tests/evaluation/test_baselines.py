@@ -85,7 +85,7 @@ def test_whitened_pixels_are_directions_of_nearly_equal_spread() -> None:
     x = centred(pixels.reshape(300, 8, 2, 8, 2, 3).mean((2, 4)))
     _, lengths, axes = np.linalg.svd(x, full_matrices=False)
     variances = lengths**2 / 300
-    level = 0.3 * variances.sum() / min(x.shape[1], 299)
+    level = 2.0 * variances.sum() / min(x.shape[1], 299)  # 600 / 300
     wanted = lengths_to_one(x @ axes[:20].T / np.sqrt(variances[:20] + level))
     np.testing.assert_allclose(rows @ rows.T, wanted @ wanted.T, atol=2e-3)
     np.testing.assert_array_equal(whitened_pixels(np.full((3, 8, 8, 3), 7, np.uint8)), 0)

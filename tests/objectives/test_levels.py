@@ -46,6 +46,15 @@ def test_directions_are_those_of_a_slow_reference(n: int, dim: int, shrink: floa
     np.testing.assert_allclose(np.linalg.norm(head(x).detach().numpy(), axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("n", "shrink"), [(100, 6.0), (2000, 0.3), (3000, 0.3)])
+def test_few_rows_are_shrunk_further(n: int, shrink: float) -> None:
+    x = rows(n)
+    found, wanted = principal(x, (5, 7), 4), principal(x, (5, 7), 4, shrink)
+    assert found is not None
+    assert wanted is not None
+    torch.testing.assert_close(found.linear.weight, wanted.linear.weight)
+
+
 def test_without_shrinking_directions_vary_alike() -> None:
     x = rows(200)
     head = principal(x, (5, 7), 6, 0.0)
