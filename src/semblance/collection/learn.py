@@ -47,8 +47,9 @@ __all__ = [
 ]
 
 SAMPLE = 512
-APART = 7_919
 """Images that pixel statistics and the choice of views look at."""
+APART = 7_919
+"""Added to the seed of what is drawn for heads of columns."""
 
 
 @dataclass(frozen=True)
