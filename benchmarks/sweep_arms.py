@@ -54,6 +54,7 @@ ARMS: dict[str, Arm] = {
     "plus, no clusters": Arm("cbswr", {**PLUS, **FREE}),
     "plus, nothing measured": Arm("cbswr", {**PLUS, "measured": 0.0}),
     "plus, drawn views only": Arm("cbswr", {**PLUS, "plain": 0.0}),
+    "plus, earlier stages 0.3": Arm("cbswr", {**PLUS, "beneath": 0.3}),
     "plus, own head": Arm("cbswr", OWN),
     "plus, own head, measured 2": Arm("cbswr", {**OWN, "measured": 2.0}),
     "plus, own head, measured 8": Arm("cbswr", {**OWN, "measured": 8.0}),

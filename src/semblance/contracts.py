@@ -84,8 +84,9 @@ class Loss:
 class Encoder(Protocol):
     """A network from images to features. Input is float in [0, 1]; it normalises by itself.
 
-    Optional: `look_at(images)`, before anything is learned; `levels(x)`, statistics of what several layers
-    make of images, `(n, sum(level_dims))` float32, in groups of `level_dims` numbers.
+    Optional: `look_at(images)`, before anything is learned; `stages(x)`, the maps of several layers, the last
+    of them those of `maps`; with it `levels(x)`, statistics of these, `(n, sum(level_dims))` float32, in
+    groups of `level_dims` numbers, means and deviations by turns.
     """
 
     dim: int
@@ -113,6 +114,7 @@ class Objective(Protocol):
     kept, unless `read` makes another head. Optional, used where they exist:
 
     `views`: a tuple of `View`, what a batch holds in this order; absent = `PAIR`.
+    `joined()`: at once, where this becomes a summand: the encoder gives maps alone from now on.
     `take_columns(columns)`: once, before anything else; name -> `Column` of the store's rows, measured
     and given ones.
     `take_labels(labels)`: once, before anything else, where the class attribute `labels` is True: labels of

@@ -395,6 +395,6 @@ def test_plus_shows_the_images_themselves_and_predicts_their_measurements(make: 
     for options in ({"variant": "fixed"}, {"measured": 0.0}, {"plain": 0.0}):
         assert not hasattr(make("cbswr", **options), "take_columns")
     assert make("cbswr", variant="fixed").views == (View(), View())
-    for options in ({"plain": 1.0}, {"plain": -0.1}, {"measured": -1.0}):
-        with pytest.raises(ConfigError, match="plain < 1 and measured >= 0"):
+    for options in ({"plain": 1.0}, {"plain": -0.1}, {"measured": -1.0}, {"beneath": -1.0}):
+        with pytest.raises(ConfigError, match="plain < 1, measured >= 0"):
             Config(**options)

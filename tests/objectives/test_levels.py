@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from semblance import plugins
+from semblance.contracts import Batch
 from semblance.errors import TrainingCollapsed
+from semblance.objectives._cbswr_plus import Beneath
 from semblance.objectives._levels import Levels, principal
 
 
@@ -132,3 +134,55 @@ def test_embedding_size_is_the_variants_own_unless_it_is_given() -> None:
         128,
     ]
     assert config(dim=64).dim == 64
+
+
+def slow_beneath(stages: list[np.ndarray[Any, Any]], weights: list[Any], tau: float) -> float:
+    """Stage by stage and pair by pair: means over places, normalised over the batch, one layer, NT-Xent."""
+    total = 0.0
+    for maps, (matrix, bias) in zip(stages, weights, strict=True):
+        n, c = maps.shape[:2]
+        x = np.array([[maps[i, k].mean() for k in range(c)] for i in range(n)])
+        x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+        z = np.stack([matrix @ row + bias for row in x])
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
+        for i in range(n):
+            pair = (i + n // 2) % n
+            rivals = sum(np.exp(z[i] @ z[k] / tau) for k in range(n) if k not in (i, pair))
+            total += (np.log(rivals) - z[i] @ z[pair] / tau) / n
+    return total
+
+
+def test_contrasts_beneath_against_a_loop() -> None:
+    torch.manual_seed(0)
+    part = Beneath((3, 5)).train()
+    stages = [torch.rand(12, 3, 4, 4), torch.rand(12, 5, 2, 2)]
+    heads = [(h.linear.weight.detach().numpy(), h.linear.bias.detach().numpy()) for h in part.heads]
+    wanted = slow_beneath([one.double().numpy() for one in stages], heads, 0.2)
+    assert float(part(stages, 0.2).detach()) == pytest.approx(wanted, rel=1e-5)
+    assert float(part([one[:2] for one in stages], 0.2)) == 0.0
+
+
+def test_earlier_stages_are_trained_where_asked_for_and_the_encoder_has_some_and_learns() -> None:
+    from semblance.encoders._frozen import Frozen
+
+    torch.manual_seed(0)
+    made = objective(resnet(), beneath=0.3).train()
+    given = Batch((torch.rand(6, 3, 16, 16), torch.rand(6, 3, 16, 16)), torch.arange(6))
+    loss = made(given)
+    stages = made.encoder.stages(torch.cat(given.views))
+    assert [len(one[0]) for one in stages] == [4, 8, 16, 32]
+    again = 0.3 * float(made.beneath(stages[:-1], 0.1).detach())
+    assert float(loss.terms["beneath"].detach()) == pytest.approx(again, rel=1e-4)
+    assert float(sum(loss.terms.values()).detach()) == pytest.approx(float(loss.total.detach()))
+    torch.testing.assert_close(stages[-1], made.encoder.maps(torch.cat(given.views)))
+    for other in (
+        objective(Frozen(resnet()), beneath=0.3),
+        objective(resnet(), variant="fixed"),
+        objective(resnet()),
+    ):
+        assert other.beneath is None
+    assert not [
+        key
+        for key in objective(resnet(), "cbswr+measure", cbswr={"beneath": 0.3}).state_dict()
+        if "beneath" in key
+    ]

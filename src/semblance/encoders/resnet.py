@@ -158,6 +158,16 @@ class ResNet(nn.Module):
         """`(x - mean) / std`, the same shape."""
         return (x - self.mean) / self.std
 
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """`(n, c, h, w)` in [0, 1] -> the maps that each of the four stages ends with, none below zero."""
+        found = []
+        y = self.stem(self.normalise(x))
+        for number, block in enumerate(self.blocks):
+            y = block(y)
+            if number in self.ends:
+                found.append(y)
+        return found
+
     def maps(self, x: Tensor) -> Tensor:
         """`(n, c, h, w)` in [0, 1] -> `(n, dim, h', w')`, not below zero."""
         y: Tensor = self.blocks(self.stem(self.normalise(x)))
@@ -172,13 +182,10 @@ class ResNet(nn.Module):
         """`(n, c, h, w)` in [0, 1] -> `(n, sum(level_dims))` float32: of each of the four stages the mean of
         its maps over places, then their standard deviation (Huang and Belongie, ICCV 2017, Eq. 5 and 6)."""
         found = []
-        y = self.stem(self.normalise(x))
-        for number, block in enumerate(self.blocks):
-            y = block(y)
-            if number in self.ends:
-                values = y.to(torch.promote_types(y.dtype, torch.float32))
-                mean = values.mean((2, 3), keepdim=True)
-                found += [mean.flatten(1), (values - mean).square().mean((2, 3)).sqrt()]
+        for y in self.stages(x):
+            values = y.to(torch.promote_types(y.dtype, torch.float32))
+            mean = values.mean((2, 3), keepdim=True)
+            found += [mean.flatten(1), (values - mean).square().mean((2, 3)).sqrt()]
         return torch.cat(found, 1)
 
     def _initialise(self, zero_init: bool) -> None:

@@ -21,6 +21,7 @@ PLAIN: dict[str, Any] = {
     "levels": False,
     "plain": 0.0,
     "measured": 0.0,
+    "beneath": 0.0,
 }
 """Nothing of what `plus` adds."""
 RELEASED: dict[str, Any] = {
@@ -136,6 +137,8 @@ class Config:
     learns and nothing else is summed with this (`_levels.principal`).
     `plain`: of what share of a batch the first view is the image itself. `measured`: weight of predicting
     from these, by one hidden layer on the features, what is measured on an image (`images/measure.py`).
+    `beneath`: weight of contrasts on the earlier stages of an encoder that has some and learns, where nothing
+    else is summed with this (`_cbswr_plus.Beneath`); off in every variant.
     """
 
     variant: Literal["released", "paper", "fixed", "plus"] = "plus"
@@ -171,6 +174,7 @@ class Config:
     levels: bool | None = None
     plain: float | None = None
     measured: float | None = None
+    beneath: float | None = None
 
     def __post_init__(self) -> None:
         if self.variant not in PRESETS:
@@ -183,8 +187,8 @@ class Config:
             raise ConfigError("cbswr needs tau > 0, dim >= 2 and 0 <= dropout < 1")
         if not all(0 <= (rate or 0) < 1 for rate in (self.memory, self.teacher)):
             raise ConfigError("cbswr needs 0 <= memory < 1 and 0 <= teacher < 1")
-        if not 0 <= (self.plain or 0) < 1 or (self.measured or 0) < 0:
-            raise ConfigError("cbswr needs 0 <= plain < 1 and measured >= 0")
+        if not 0 <= (self.plain or 0) < 1 or min(self.measured or 0, self.beneath or 0) < 0:
+            raise ConfigError("cbswr needs 0 <= plain < 1, measured >= 0 and beneath >= 0")
 
     def resolved(self) -> Config:
         """The same with every None replaced by the variant's value."""

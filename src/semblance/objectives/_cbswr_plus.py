@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,10 +17,11 @@ from semblance import ranks
 from semblance.contracts import Column
 from semblance.objectives._cbswr_terms import sinkhorn
 from semblance.objectives._heads import Heads
-from semblance.objectives._parts import log_one_minus_softmax
+from semblance.objectives._parts import UnitHead, gather_views, log_one_minus_softmax, nt_xent
 from semblance.objectives._targets import prepare
 
 __all__ = [
+    "Beneath",
     "Features",
     "Measured",
     "Memory",
@@ -189,6 +190,32 @@ class Features(nn.Module):
         inside = ranks.total(u.square().sum()) - (counts[:, None] * members.square()).sum()
         error: Tensor = (fit + inside) / counts.sum()
         return error
+
+
+class Beneath(nn.Module):
+    """What the earlier stages of an encoder are trained for: each to tell images apart by itself.
+
+    On the mean maps of every stage but the last, batch-normalised, a head and NT-Xent (decoupled) of its own:
+    deep supervision (Lee et al., AISTATS 2015, arXiv 1409.5185), for an embedding that is read off all
+    levels. All are thrown away when training is over.
+    """
+
+    def __init__(self, dims: Sequence[int]) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(ranks.BatchNorm1d(dim, affine=False) for dim in dims)
+        self.heads = nn.ModuleList(UnitHead(dim, HIDDEN) for dim in dims)
+
+    def forward(self, stages: Sequence[Tensor], tau: float) -> Tensor:
+        """Sum over `stages`, maps `(2m, c, h, w)` of this rank, both views stacked; 0 for a single image,
+        which has no rivals."""
+        losses = [stages[0].new_zeros((), dtype=torch.float32)]
+        for maps, norm, head in zip(stages, self.norms, self.heads, strict=True):
+            places = maps.permute(0, 2, 3, 1).flatten(1, 2)  # a gradient laid out as the maps are
+            mean = places.mean(1, dtype=torch.promote_types(maps.dtype, torch.float32))
+            first, second = gather_views(head(norm(mean)), 2)
+            if len(first) > 1:
+                losses.append(nt_xent(first, second, tau, decoupled=True))
+        return torch.stack(losses).sum()
 
 
 class Measured(nn.Module):

@@ -109,6 +109,8 @@ class Combined(nn.Module):
             part = plugins.get("objectives", name).Objective(getattr(config, name), encoder)
             del part.encoder  # it is kept once, above; the part looks through the shared one
             part.encoder = self.shared
+            if hasattr(part, "joined"):
+                part.joined()
             self.parts[name] = part
         self.views = _common_views(self.parts)
         shares = torch.tensor(config.shares or (1.0,) * len(self.parts))

@@ -19,6 +19,7 @@ __all__ = [
     "gather_views",
     "log_one_minus_softmax",
     "multi_crop",
+    "nt_xent",
     "projector",
     "spread",
     "wide",
@@ -73,6 +74,24 @@ def encode(encoder: Encoder, views: Sequence[Tensor]) -> Tensor:
     """Features `(v * m, dim)` of `v` views `(m, c, h, w)`, one pass of the encoder for all of one size."""
     sizes = (list(same) for _, same in groupby(views, key=lambda view: view.shape[-1]))
     return torch.cat([encoder(torch.cat(same)) for same in sizes])
+
+
+def nt_xent(first: Tensor, second: Tensor, tau: float, decoupled: bool = False) -> Tensor:
+    """The mean over all 2m rows of `l(i, j) = -log exp(s_ij / tau) / sum_k exp(s_ik / tau)` (Eq. 1).
+
+    `first`, `second`: unit rows `(m, d)` of two views; s are cosines, j is the other view of i; k runs over
+    all rows but i and, where `decoupled`, but j (Eq. 6 of Yeh et al., ECCV 2022). Eq. 1 is that of Chen et
+    al., ICML 2020.
+    """
+    m = len(first)
+    z = torch.cat([first, second])
+    rows = torch.arange(2 * m, device=z.device)
+    pair = (rows + m) % (2 * m)
+    s = z @ z.T / tau
+    out = rows[:, None] == rows[None, :]
+    if decoupled:
+        out = out | (rows[:, None] == pair[None, :])
+    return (torch.logsumexp(s.masked_fill(out, -torch.inf), 1) - s[rows, pair]).mean()
 
 
 def gather_views(rows: Tensor, count: int) -> Tensor:

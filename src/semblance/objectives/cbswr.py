@@ -29,6 +29,7 @@ from semblance.errors import ConfigError
 from semblance.objectives._cbswr_config import PRESETS, SETTINGS, Config
 from semblance.objectives._cbswr_head import ClusterHead
 from semblance.objectives._cbswr_plus import (
+    Beneath,
     Features,
     Measured,
     Memory,
@@ -108,8 +109,15 @@ class Objective(nn.Module):
         if s.levels and hasattr(encoder, "levels"):
             self.read = self._read
         learns = any(weight.requires_grad for weight in cast(nn.Module, encoder).parameters())
+        self.beneath: Beneath | None = None
+        if s.beneath and learns and hasattr(encoder, "stages"):
+            self.beneath = Beneath(cast(Any, encoder).level_dims[:-2:2])
         if s.measured and s.plain and learns:
             self.take_columns = self._take_columns
+
+    def joined(self) -> None:
+        """In a sum the earlier stages of the encoder are out of sight."""
+        self.beneath = None
 
     def _finish(self, embed: Callable[..., Tensor], head: nn.Module) -> None:
         """Whiten the own head: not of the paper, see docs/results/sweep.md."""
@@ -155,12 +163,16 @@ class Objective(nn.Module):
         """`L = alpha L_m + beta L_rim + gamma L_rec` of one batch (A.3), and what `plus` adds to it. Without
         columns, or on a frozen encoder, nothing measured is predicted."""
         images = torch.cat(batch.views)
-        maps = self.encoder.maps(images)
-        with torch.autocast(maps.device.type, enabled=False):
-            return self._loss(images, maps, wide(maps).mean((2, 3)), batch)
+        if self.beneath is None:
+            stages = [self.encoder.maps(images)]
+        else:
+            stages = cast(Any, self.encoder).stages(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self._loss(images, stages, batch)
 
-    def _loss(self, images: Tensor, maps: Tensor, features: Tensor, batch: Batch) -> Loss:
-        s = self.settings
+    def _loss(self, images: Tensor, stages: list[Tensor], batch: Batch) -> Loss:
+        s, maps = self.settings, stages[-1]
+        features = wide(maps).mean((2, 3))
         assert s.clusters is not None
         first, second = (ranks.gather(view) for view in self.head(features).chunk(2))
         f = torch.cat([first, second])
@@ -192,6 +204,8 @@ class Objective(nn.Module):
         if self.measured is not None and batch.plain is not None:
             told = self.measured(features[: len(batch.ids)], batch.ids, batch.plain)
             terms["measured"] = (s.measured or 0.0) * told
+        if self.beneath is not None:
+            terms["beneath"] = (s.beneath or 0.0) * self.beneath(stages[:-1], s.tau)
         error = None
         if self.features is not None:
             error = self.features(features, here, counts)

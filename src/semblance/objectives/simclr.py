@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from semblance.contracts import Batch, Encoder, Loss
 from semblance.errors import ConfigError
-from semblance.objectives._parts import UnitHead, encode, gather_views, projector, spread, wide
+from semblance.objectives._parts import UnitHead, encode, gather_views, nt_xent, projector, spread, wide
 
 __all__ = ["SETTINGS", "Config", "Objective", "nt_xent"]
 
@@ -38,23 +38,6 @@ class Config:
     def __post_init__(self) -> None:
         if self.tau <= 0 or self.dim < 2 or self.hidden < 0:
             raise ConfigError("simclr needs tau > 0, dim >= 2 and hidden >= 0")
-
-
-def nt_xent(first: Tensor, second: Tensor, tau: float, decoupled: bool = False) -> Tensor:
-    """The mean over all 2m rows of `l(i, j) = -log exp(s_ij / tau) / sum_k exp(s_ik / tau)` (Eq. 1).
-
-    `first`, `second`: unit rows `(m, d)` of two views; s are cosines, j is the other view of i; k runs over
-    all rows but i and, where `decoupled`, but j (Eq. 6 of Yeh et al.).
-    """
-    m = len(first)
-    z = torch.cat([first, second])
-    rows = torch.arange(2 * m, device=z.device)
-    pair = (rows + m) % (2 * m)
-    s = z @ z.T / tau
-    out = rows[:, None] == rows[None, :]
-    if decoupled:
-        out = out | (rows[:, None] == pair[None, :])
-    return (torch.logsumexp(s.masked_fill(out, -torch.inf), 1) - s[rows, pair]).mean()
 
 
 class Objective(nn.Module):
