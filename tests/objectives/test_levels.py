@@ -11,7 +11,7 @@ import torch
 from semblance import plugins
 from semblance.contracts import Batch
 from semblance.errors import TrainingCollapsed
-from semblance.objectives._cbswr_plus import Beneath
+from semblance.objectives._cbswr_plus import Beneath, Moments
 from semblance.objectives._levels import Levels, principal
 
 
@@ -137,11 +137,14 @@ def test_embedding_size_is_the_variants_own_unless_it_is_given() -> None:
 
 
 def slow_beneath(stages: list[np.ndarray[Any, Any]], weights: list[Any], tau: float) -> float:
-    """Stage by stage and pair by pair: means over places, normalised over the batch, one layer, NT-Xent."""
+    """Stage by stage and pair by pair: means and deviations over places, normalised over the batch, one
+    layer, NT-Xent."""
     total = 0.0
     for maps, (matrix, bias) in zip(stages, weights, strict=True):
         n, c = maps.shape[:2]
-        x = np.array([[maps[i, k].mean() for k in range(c)] for i in range(n)])
+        means = np.array([[maps[i, k].mean() for k in range(c)] for i in range(n)])
+        spreads = np.array([[np.sqrt(maps[i, k].var() + 1e-5) for k in range(c)] for i in range(n)])
+        x = np.concatenate([means, spreads], 1)
         x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
         z = np.stack([matrix @ row + bias for row in x])
         z /= np.linalg.norm(z, axis=1, keepdims=True)
@@ -150,6 +153,24 @@ def slow_beneath(stages: list[np.ndarray[Any, Any]], weights: list[Any], tau: fl
             rivals = sum(np.exp(z[i] @ z[k] / tau) for k in range(n) if k not in (i, pair))
             total += (np.log(rivals) - z[i] @ z[pair] / tau) / n
     return total
+
+
+def test_moments_and_their_slopes_are_those_of_a_plain_formula() -> None:
+    torch.manual_seed(0)
+    maps = torch.rand(3, 5, 4, 2, dtype=torch.float64).relu()
+    maps[0, 1] = 0  # nothing varies there
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = maps.clone(memory_format=layout).requires_grad_()
+        assert torch.autograd.gradcheck(Moments.apply, (x,))
+        mean, deviation = Moments.apply(x)
+        torch.testing.assert_close(mean, x.mean((2, 3)))
+        torch.testing.assert_close(deviation, (x.var((2, 3), correction=0) + 1e-5).sqrt())
+    low = maps.detach().bfloat16().requires_grad_()
+    found = Moments.apply(low)
+    assert [one.dtype for one in found] == [torch.float32] * 2
+    torch.testing.assert_close(torch.cat(found), torch.cat(Moments.apply(maps.detach())).float(), atol=1e-2, rtol=1e-2)
+    sum(one.sum() for one in found).backward()
+    assert bool(torch.isfinite(low.grad).all())
 
 
 def test_contrasts_beneath_against_a_loop() -> None:

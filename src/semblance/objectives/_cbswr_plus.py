@@ -25,6 +25,7 @@ __all__ = [
     "Features",
     "Measured",
     "Memory",
+    "Moments",
     "Teacher",
     "Trust",
     "contrast_loss",
@@ -32,6 +33,7 @@ __all__ = [
     "soft_shares",
 ]
 HIDDEN = 128
+FLOOR = 1e-5
 
 
 def contrast_loss(f: Tensor, q: Tensor, trust: Tensor, tau: float) -> Tensor:
@@ -192,27 +194,56 @@ class Features(nn.Module):
         return error
 
 
+class Moments(torch.autograd.Function):
+    """Maps `(n, c, h, w)` -> mean and deviation over places, `(n, c)` each, float32 at least.
+
+    Autograd would keep a copy of the maps in float32 and bring back gradients laid out unlike the maps: both
+    cost more than the sums. The deviation has a floor, for a gradient where a map is the same everywhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, and what the way back needs."""
+        places = maps.permute(0, 2, 3, 1).flatten(1, 2)  # a view where channels come last
+        kind = torch.promote_types(maps.dtype, torch.float32)
+        mean = places.sum(1) / places.shape[1]
+        apart = places - mean[:, None]
+        deviation = ((apart * apart).sum(1).to(kind) / places.shape[1] + FLOOR).sqrt()
+        ctx.save_for_backward(places, mean, deviation)
+        ctx.sides = maps.shape[2:]
+        return mean.to(kind), deviation
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Tensor:
+        """`g_mean / k + g_deviation (x - mean) / (k deviation)` at each of the k places."""
+        places, mean, deviation = ctx.saved_tensors
+        steep = slopes[1] / (places.shape[1] * deviation)
+        level = slopes[0] / places.shape[1] - mean.to(steep.dtype) * steep
+        slope = torch.addcmul(level.to(places.dtype)[:, None], places, steep.to(places.dtype)[:, None])
+        shape = (len(slope), *ctx.sides, slope.shape[2])
+        return slope.view(shape).permute(0, 3, 1, 2)
+
+
 class Beneath(nn.Module):
     """What the earlier stages of an encoder are trained for: each to tell images apart by itself.
 
-    On the mean maps of every stage but the last, batch-normalised, a head and NT-Xent (decoupled) of its own:
-    deep supervision (Lee et al., AISTATS 2015, arXiv 1409.5185), for an embedding that is read off all
-    levels. All are thrown away when training is over.
+    On mean and deviation of the maps of every stage but the last, batch-normalised, a head and NT-Xent
+    (decoupled) of its own: deep supervision (Lee et al., AISTATS 2015, arXiv 1409.5185), for an embedding
+    that is read off all levels. All are thrown away when training is over.
     """
 
     def __init__(self, dims: Sequence[int]) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(ranks.BatchNorm1d(dim, affine=False) for dim in dims)
-        self.heads = nn.ModuleList(UnitHead(dim, HIDDEN) for dim in dims)
+        self.norms = nn.ModuleList(ranks.BatchNorm1d(2 * dim, affine=False) for dim in dims)
+        self.heads = nn.ModuleList(UnitHead(2 * dim, HIDDEN) for dim in dims)
 
     def forward(self, stages: Sequence[Tensor], tau: float) -> Tensor:
         """Sum over `stages`, maps `(2m, c, h, w)` of this rank, both views stacked; 0 for a single image,
         which has no rivals."""
         losses = [stages[0].new_zeros((), dtype=torch.float32)]
         for maps, norm, head in zip(stages, self.norms, self.heads, strict=True):
-            places = maps.permute(0, 2, 3, 1).flatten(1, 2)  # a gradient laid out as the maps are
-            mean = places.mean(1, dtype=torch.promote_types(maps.dtype, torch.float32))
-            first, second = gather_views(head(norm(mean)), 2)
+            moments = torch.cat(Moments.apply(maps), 1)  # type: ignore[no-untyped-call]
+            first, second = gather_views(head(norm(moments)), 2)
             if len(first) > 1:
                 losses.append(nt_xent(first, second, tau, decoupled=True))
         return torch.stack(losses).sum()
