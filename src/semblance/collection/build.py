@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from semblance.collection import columns, disk, labelled, plan, together
+from semblance.collection._job import Job, clean, finish, save_progress, start
 from semblance.collection.checks import check_columns, check_roles, has_roles
 from semblance.collection.codes import choose_and_write
 from semblance.collection.conflicts import conflicts
@@ -26,7 +24,7 @@ from semblance.collection.log import Log, now
 from semblance.collection.model import Model, plain, versions
 from semblance.collection.plan import Plan
 from semblance.collection.settings import Options, Settings, resolve, with_manifest
-from semblance.collection.store import FORMAT, PARTS, Collection, is_collection, source_record
+from semblance.collection.store import FORMAT, Collection, is_collection, source_record
 from semblance.collection.update import changes, count, describe, update
 from semblance.contracts import Progress
 from semblance.errors import CollectionError, InputError
@@ -34,37 +32,6 @@ from semblance.images.sources import Source, scan
 from semblance.images.store import build_store, open_store
 
 __all__ = ["learn", "run", "target_of"]
-
-KEPT = ("labels.sqlite", "labels.sqlite-wal", "labels.sqlite-shm")
-"""What a person said: carried over into whatever replaces a collection."""
-
-
-@dataclass
-class _Job:
-    """One build: where from, where to, how, and who is told."""
-
-    source: Source
-    origin: dict[str, Any]
-    target: Path
-    options: Options
-    progress: Progress | None
-    on_plan: Callable[[Plan], None] | None
-    report: Callable[[Collection], object] | None
-    planned: bool
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> Path:
-        return disk.building_folder(self.target)
-
-    @contextmanager
-    def stage(self, name: str) -> Any:
-        """Count the seconds of a stage; what an earlier, killed run spent on it is in `building.json`."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
 
 def run(
@@ -136,7 +103,7 @@ def _build(
             options = with_manifest(options, source, found)
             name = Path(source).name if isinstance(source, (str, Path)) else None
             origin = {**source_record(found.root, found.kind, target), "name": name}
-            job = _Job(found, origin, target, options, progress, on_plan, report, planned)
+            job = Job(found, origin, target, options, progress, on_plan, report, planned)
             done = _refresh(job) if is_collection(target) and not options.overwrite else _make(job)
             together.tell({"target": target})
             together.finish()
@@ -148,9 +115,9 @@ def _check_target(target: Path) -> None:
         raise CollectionError(f"{target} is there and is not a collection", "choose another place with --out")
 
 
-def _refresh(job: _Job) -> Collection:
+def _refresh(job: Job) -> Collection:
     """Bring an existing collection up to date with its images, with the model it has."""
-    _clean(job.target)
+    clean(job.target)
     old = Collection.open(job.target)
     record, was = old.info["config"], old.info["source"]
     differing = conflicts(job.options, record)
@@ -168,7 +135,7 @@ def _refresh(job: _Job) -> Collection:
             job.report(old)
         old.outcome = "up to date"
         return old
-    _begin(job, {"update": old.info["model"], "of": old.info["created"]})
+    start(job, {"update": old.info["model"], "of": old.info["created"]})
     log = Log(job.folder / "log.jsonl", job.target / "log.jsonl")
     log.write(
         "update", new=len(difference.added), changed=len(difference.changed), removed=len(difference.removed)
@@ -179,17 +146,17 @@ def _refresh(job: _Job) -> Collection:
         old.outcome = "up to date"
         return old
     log.write("updated", images=info["counts"]["images"])
-    return _finish(job, {**info, "source": job.origin}, describe(difference))
+    return finish(job, {**info, "source": job.origin}, describe(difference))
 
 
-def _make(job: _Job) -> Collection:
+def _make(job: Job) -> Collection:
     """A new collection, or the rest of one whose build was cut off."""
     seen = plan.survey(job.source, job.options)
     settings = resolve(job.options, len(job.source.items), seen.side, seen.pixels)
     _check_columns(job.source, settings)
     labelled.check(settings.lesson, job.source)
     request = {"settings": settings.record(), "version": versions()["semblance"]}
-    resumed = _begin(job, request)
+    resumed = start(job, request)
     log = Log(job.folder / "log.jsonl")
     log.write("resume" if resumed else "start", files=len(job.source.items), request=request)
     bill = _plan(job, settings)
@@ -210,11 +177,11 @@ def _make(job: _Job) -> Collection:
     pixels = open_store(job.folder / "pixels.npy")
     log.write("decoded", readable=len(pixels), unreadable=len(table) - len(pixels))
     _check_images(pixels, table)
-    _save_progress(job, request, bill)
+    save_progress(job, request, bill)
     with job.stage("train"):
         model = learn_model(settings, pixels, table, job.folder, job.progress)
     log.write("learned", model=model.identity, epochs=model.facts["training"]["epochs"])
-    _save_progress(job, request, bill)
+    save_progress(job, request, bill)
     with job.stage("embed"):
         rows = embed_rows(model, pixels, job.folder, job.options.device, job.progress)
     log.write("embedded", rows=len(rows))
@@ -223,13 +190,13 @@ def _make(job: _Job) -> Collection:
     if has_roles(settings.objective_config):
         told = columns.read(job.folder)
         info["columns"] = check_columns(settings.objective_config, told, rows, paths_of(table))
-    _save_progress(job, request, bill)
+    save_progress(job, request, bill)
     with job.stage("encode"):
         info |= choose_and_write(job.folder, rows, model.identity, job.progress)
     if info["codes"]:
         log.write("encoded", coder=info["codes"]["coder"], bits=info["codes"]["bits"])
     del pixels, rows
-    return _finish(job, info, "resumed" if resumed else "built")
+    return finish(job, info, "resumed" if resumed else "built")
 
 
 def _check_columns(source: Source, settings: Settings) -> None:
@@ -241,31 +208,7 @@ def _check_columns(source: Source, settings: Settings) -> None:
     check_roles(settings.objective_config, given, settings.pixels)
 
 
-def _begin(job: _Job, request: dict[str, Any]) -> bool:
-    """Make or keep the building folder; True where it is of the same request and goes on."""
-    record = job.folder / "building.json"
-    if record.is_file():
-        try:
-            found = disk.read_json(record)
-        except CollectionError:
-            found = {}
-        if found.get("request") == plain(request):
-            job.seconds = {name: float(value) for name, value in found.get("seconds", {}).items()}
-            return True
-    shutil.rmtree(job.folder, ignore_errors=True)
-    job.folder.mkdir()
-    disk.write_json(record, {"request": plain(request), "seconds": {}})
-    return False
-
-
-def _save_progress(job: _Job, request: dict[str, Any], bill: dict[str, Any] | None) -> None:
-    seconds = {name: round(value, 3) for name, value in job.seconds.items()}
-    disk.write_json(
-        job.folder / "building.json", {"request": plain(request), "seconds": seconds, "bill": bill}
-    )
-
-
-def _plan(job: _Job, settings: Settings) -> dict[str, Any] | None:
+def _plan(job: Job, settings: Settings) -> dict[str, Any] | None:
     """The bill, computed once for a build and kept over its restarts; the disk is checked either way."""
     plan.check_disk(job.target, settings, len(job.source.items))
     if not job.planned:
@@ -294,7 +237,7 @@ def _check_images(pixels: Any, table: Any) -> None:
 
 
 def _describe(
-    job: _Job, settings: Settings, table: Any, model: Model, bill: dict[str, Any] | None, views: Any
+    job: Job, settings: Settings, table: Any, model: Model, bill: dict[str, Any] | None, views: Any
 ) -> dict[str, Any]:
     config = settings.record()
     config["views"] = {**config["views"], "chosen": views[0], "values": plain(views[1])}
@@ -311,39 +254,3 @@ def _describe(
         "created": now(),
         "version": versions()["semblance"],
     }
-
-
-def _finish(job: _Job, info: dict[str, Any], outcome: str) -> Collection:
-    """Write `collection.json` and the report, carry over what a person said, and swap it in."""
-    folder = job.folder
-    info = {**info, "parts": {name: disk.file_hash(folder / name) for name in PARTS}}
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # the model is saved
-    if job.report is not None:
-        with job.stage("report"):
-            job.report(Collection(folder, {**info, "actual": info["actual"] or _actual(job, folder)}))
-    if info["actual"] is None:
-        info["actual"] = _actual(job, folder)
-    for name in _carried(job.target):
-        disk.share(job.target / name, folder / name)
-    disk.write_json(folder / "collection.json", info)
-    disk.put_in_place(job.target)
-    _clean(job.target)
-    done = Collection.open(job.target)
-    done.outcome = outcome
-    return done
-
-
-def _actual(job: _Job, folder: Path) -> dict[str, Any]:
-    seconds = {name: round(value, 3) for name, value in job.seconds.items()}
-    seconds["total"] = round(sum(job.seconds.values()), 3)
-    return {"seconds": seconds, "peak_memory": plan.peak_memory(), "disk": disk.size_of(folder)}
-
-
-def _clean(folder: Path) -> None:
-    """Remove what only a build needs. It comes after the swap: until then a killed build goes on from it."""
-    for name in ("building.json", "checkpoint.of", labelled.TAUGHT):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _carried(target: Path) -> list[str]:
-    return [name for name in KEPT if (target / name).exists()]
