@@ -25,7 +25,15 @@ from lines import records
 from semblance.evaluation.statistics import paired_class_bootstrap, t_interval
 from semblance.training.embed import embed
 
-PLUS = {"variant": "plus", "dim": 128, "whiten": False, "levels": False, "plain": 0.0}
+PLUS = {
+    "variant": "plus",
+    "dim": 128,
+    "whiten": False,
+    "levels": False,
+    "plain": 0.0,
+    "beneath": 0.0,
+    "doubt": 0.0,
+}
 SCORE: dict[str, tuple[str, dict[str, Any]]] = {
     "SME": ("sme", {}),
     "plus": ("cbswr", PLUS),

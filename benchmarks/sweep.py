@@ -55,7 +55,10 @@ VIEWS = {
     "clothing-small": "photo",
     "cifar10": "photo",
 }
-ALIKE = {"simclr, decoupled, all levels": "simclr, decoupled", "plus, random first layer": "plus"}
+ALIKE = {
+    "simclr, decoupled, all levels": "simclr, decoupled",
+    "plus, random first layer": "plus, last stage alone",
+}
 """Arms that train as others do: they share a pace."""
 ENCODER = {"depth": 10, "width": 32, "stem": "64", "size": 32}
 BASELINES = (

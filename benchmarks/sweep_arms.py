@@ -24,7 +24,9 @@ class Arm:
 
 
 PLUS = {"variant": "plus"}
-OWN = {**PLUS, "dim": 128, "levels": False}
+LAST = {**PLUS, "beneath": 0.0, "doubt": 0.0}
+"""As it was before the earlier stages were trained, too, and clusters had to be right more often than not."""
+OWN = {**LAST, "dim": 128, "levels": False}
 DRAWN = {**OWN, "plain": 0.0}
 FREE = {"central": 0.0, "rim": 0.0, "spare": "never"}
 ARMS: dict[str, Arm] = {
@@ -49,12 +51,11 @@ ARMS: dict[str, Arm] = {
     "swav, AdamW": Arm("swav", optimiser="adamw"),
     "swav, 256 prototypes": Arm("swav", {"prototypes": 256}),
     "plus": Arm("cbswr", PLUS),
-    "plus, 128 numbers": Arm("cbswr", {**PLUS, "dim": 128}),
-    "plus, random first layer": Arm("cbswr", PLUS, random=True),
-    "plus, no clusters": Arm("cbswr", {**PLUS, **FREE}),
-    "plus, nothing measured": Arm("cbswr", {**PLUS, "measured": 0.0}),
-    "plus, drawn views only": Arm("cbswr", {**PLUS, "plain": 0.0}),
-    "plus, earlier stages 0.3": Arm("cbswr", {**PLUS, "beneath": 0.3}),
+    "plus, clusters trusted sooner": Arm("cbswr", {**PLUS, "doubt": 0.0}),
+    "plus, last stage alone": Arm("cbswr", LAST),
+    "plus, random first layer": Arm("cbswr", LAST, random=True),
+    "plus, nothing measured": Arm("cbswr", {**LAST, "measured": 0.0}),
+    "plus, drawn views only": Arm("cbswr", {**LAST, "plain": 0.0}),
     "plus, own head": Arm("cbswr", OWN),
     "plus, own head, measured 2": Arm("cbswr", {**OWN, "measured": 2.0}),
     "plus, own head, measured 8": Arm("cbswr", {**OWN, "measured": 8.0}),
@@ -74,7 +75,8 @@ ARMS: dict[str, Arm] = {
 DEFAULT = "cbswr plus"
 CHOSEN: dict[str, str] = {
     "cbswr plus": "plus",
-    "cbswr plus, own head": "plus, own head",
+    "cbswr plus, last stage alone": "plus, last stage alone",
+    "the same, own head": "plus, own head",
     "simclr": "simclr, decoupled",
     "simclr, all levels": "simclr, decoupled, all levels",
     "simclr as usual": "simclr, AdamW",

@@ -118,6 +118,9 @@ def test_trust_is_earned_by_agreement() -> None:
     assert trust().tolist() == pytest.approx([1.0, (0.5 - chance) / (1 - chance), 0, 0])
     trust.see(first, (first + 1) % 4)
     assert trust().tolist() == pytest.approx([(15 / 45 - chance) / (1 - chance), 0, 0, 0], abs=1e-6)
+    doubted = Trust(4, rate=0.5, doubt=0.25)
+    doubted.see(first, second)  # agreement beyond chance is 1, 1/3, 0, 0
+    assert doubted().tolist() == pytest.approx([1.0, (1 / 3 - 0.25) / 0.75, 0, 0])
     few = Trust(4)
     few.see(torch.tensor([0, 0]), torch.tensor([0, 0]))
     assert few().tolist() == [0, 0, 0, 0]  # two images of ten that trust asks for
@@ -286,7 +289,7 @@ def test_nothing_foreign_and_no_clusters_at_all(make: Make, batch: Make) -> None
     )
 
 
-@pytest.mark.parametrize("options", [{"memory": 1.0}, {"teacher": -0.1}])
+@pytest.mark.parametrize("options", [{"memory": 1.0}, {"teacher": -0.1}, {"doubt": 1.0}])
 def test_rates_are_checked(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="memory < 1"):
         Config(variant="plus", **options)  # type: ignore[arg-type]

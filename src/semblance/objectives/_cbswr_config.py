@@ -22,6 +22,7 @@ PLAIN: dict[str, Any] = {
     "plain": 0.0,
     "measured": 0.0,
     "beneath": 0.0,
+    "doubt": 0.0,
 }
 """Nothing of what `plus` adds."""
 RELEASED: dict[str, Any] = {
@@ -82,6 +83,8 @@ PLUS: dict[str, Any] = {
     "levels": True,
     "plain": 0.5,
     "measured": 4.0,
+    "beneath": 0.3,
+    "doubt": 0.5,
 }
 PRESETS = {"released": RELEASED, "paper": PAPER, "fixed": FIXED, "plus": PLUS}
 
@@ -127,7 +130,8 @@ class Config:
     against instances. `spare`: instances of one's own cluster are no negatives at all (`all`), or like all
     others (`never`), or less as far as the cluster has `earned` it; then the trust in the clusters also
     scales `central` and what L_rim does to the embedding (see `_cbswr_plus.Trust`). In the latter two the
-    attraction among instances is decoupled. `memory`: centroids move by 1 - memory per batch and are rivals
+    attraction among instances is decoupled. `doubt`: the agreement from which on a cluster earns any trust.
+    `memory`: centroids move by 1 - memory per batch and are rivals
     where no image of theirs is in the batch; 0: those of the batch. `teacher`: momentum of a copy of encoder
     and heads that assigns; 0: none. `assign` = `soft`: balanced shares in every cluster instead of one.
     `rebuild`: what is drawn from a cluster's mean map, its images, the `features` of its members, or nothing.
@@ -138,7 +142,7 @@ class Config:
     `plain`: of what share of a batch the first view is the image itself. `measured`: weight of predicting
     from these, by one hidden layer on the features, what is measured on an image (`images/measure.py`).
     `beneath`: weight of contrasts on the earlier stages of an encoder that has some and learns, where nothing
-    else is summed with this (`_cbswr_plus.Beneath`); off in every variant.
+    else is summed with this (`_cbswr_plus.Beneath`).
     """
 
     variant: Literal["released", "paper", "fixed", "plus"] = "plus"
@@ -175,6 +179,7 @@ class Config:
     plain: float | None = None
     measured: float | None = None
     beneath: float | None = None
+    doubt: float | None = None
 
     def __post_init__(self) -> None:
         if self.variant not in PRESETS:
@@ -185,8 +190,8 @@ class Config:
             raise ConfigError(f"cbswr.clusters is {self.clusters}", "at least 2 clusters are needed")
         if self.tau <= 0 or (self.dim or 0) < 2 or not 0 <= self.dropout < 1:
             raise ConfigError("cbswr needs tau > 0, dim >= 2 and 0 <= dropout < 1")
-        if not all(0 <= (rate or 0) < 1 for rate in (self.memory, self.teacher)):
-            raise ConfigError("cbswr needs 0 <= memory < 1 and 0 <= teacher < 1")
+        if not all(0 <= (rate or 0) < 1 for rate in (self.memory, self.teacher, self.doubt)):
+            raise ConfigError("cbswr needs 0 <= memory < 1, 0 <= teacher < 1 and 0 <= doubt < 1")
         if not 0 <= (self.plain or 0) < 1 or min(self.measured or 0, self.beneath or 0) < 0:
             raise ConfigError("cbswr needs 0 <= plain < 1, measured >= 0 and beneath >= 0")
 

@@ -84,15 +84,16 @@ class Trust(nn.Module):
     """How far each cluster has earned it that its members are spared: `forward() -> (K,)` in [0, 1].
 
     A cluster is worth what its assignments are worth: the share of its images whose other view lands in it
-    too, beyond what chance would give, over about the last 1 / (1 - rate) batches. It starts at 0.
+    too, beyond what chance would give, over about the last 1 / (1 - rate) batches; trust is what of that
+    lies beyond `doubt`, as a share of what there is beyond it. It starts at 0.
     """
 
     hits: Tensor
     tries: Tensor
 
-    def __init__(self, clusters: int, rate: float = 0.95) -> None:
+    def __init__(self, clusters: int, rate: float = 0.95, doubt: float = 0.0) -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.doubt = rate, doubt
         self.register_buffer("hits", torch.zeros(clusters))
         self.register_buffer("tries", torch.zeros(clusters))
 
@@ -109,7 +110,8 @@ class Trust(nn.Module):
         """Agreement above chance; a cluster seen less than ten times is not trusted yet."""
         chance = 1 / len(self.hits)
         agreement = self.hits / self.tries.clamp(min=10)
-        return ((agreement - chance) / (1 - chance)).clamp(min=0)
+        beyond = (agreement - chance) / (1 - chance)
+        return ((beyond - self.doubt) / (1 - self.doubt)).clamp(min=0)
 
 
 class Memory(nn.Module):

@@ -88,7 +88,7 @@ class Objective(nn.Module):
         self.partner = Partners(self.settings.partner or 0.0)
         s = self.settings
         k = s.clusters or 0
-        self.trust = Trust(k) if s.spare == "earned" else None
+        self.trust = Trust(k, doubt=s.doubt or 0.0) if s.spare == "earned" else None
         self.memory = Memory(k, config.dim, s.memory) if s.memory else None
         self.teacher = Teacher(encoder, self.head, self.cluster, s.teacher) if s.teacher else None
         self.decoder = None
