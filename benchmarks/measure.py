@@ -331,11 +331,11 @@ def run_galaxies(seed: int, n: int, epochs: int, data: Path) -> dict[str, float]
 
 RUNS: dict[str, tuple[Callable[..., dict[str, float]], tuple[tuple[int, int], ...]]] = {
     "sky": (run_sky, ((1000, 20), (2000, 12))),
-    "drop": (run_drop, ((800, 20), (3200, 6))),
+    "drop": (run_drop, ((800, 20), (3200, 6), (20000, 2))),
     "galaxies": (run_galaxies, ((800, 8),)),
     "labels": (run_labels, ((2000, 6),)),
 }
-"""What to run, on how many images for how many epochs, once or twice."""
+"""What to run, on how many images for how many epochs."""
 
 
 def machine() -> str:

@@ -58,6 +58,7 @@ VIEWS = {
 ALIKE = {
     "simclr, decoupled, all levels": "simclr, decoupled",
     "plus, random first layer": "plus, last stage alone",
+    "plus, clusters trusted sooner": "plus",
 }
 """Arms that train as others do: they share a pace."""
 ENCODER = {"depth": 10, "width": 32, "stem": "64", "size": 32}

@@ -76,7 +76,7 @@ DEFAULT = "cbswr plus"
 CHOSEN: dict[str, str] = {
     "cbswr plus": "plus",
     "cbswr plus, last stage alone": "plus, last stage alone",
-    "the same, own head": "plus, own head",
+    "cbswr plus, last stage and own head": "plus, own head",
     "simclr": "simclr, decoupled",
     "simclr, all levels": "simclr, decoupled, all levels",
     "simclr as usual": "simclr, AdamW",

@@ -128,7 +128,7 @@ def test_trust_is_earned_by_agreement() -> None:
 
 def test_untrusted_clusters_leave_the_embedding_alone(make: Make, batch: Make) -> None:
     """At first only instances and correlations move the encoder; the cluster head learns all the same."""
-    objective = make("cbswr", variant="plus", clusters=4, metric=0.0, decorrelate=0.0).train()
+    objective = make("cbswr", variant="plus", clusters=4, metric=0.0, decorrelate=0.0, doubt=0.0).train()
     objective.trust.see = lambda first, second: None
     objective(batch(8)).total.backward()
     assert not any(p.grad is not None and p.grad.any() for p in objective.encoder.parameters())

@@ -18,7 +18,7 @@ from semblance import plugins
 from semblance.contracts import Batch, Column
 from semblance.errors import ConfigError
 from semblance.objectives import measure
-from semblance.objectives._closing import erase_from, erasure
+from semblance.objectives._closing import Erased, erase_from, erasure
 from semblance.objectives._heads import masked_huber, reverse
 from semblance.objectives._targets import given_away, log_score, prepare, rank_normal
 
@@ -342,3 +342,44 @@ def test_in_a_sum_the_plain_view_is_its_own(make: Callable[..., Any]) -> None:
     before = [weight.clone() for weight in objective.head.parameters()]
     objective.finish(lambda: e, objective.head)
     assert not any(torch.equal(*pair) for pair in zip(before, objective.head.parameters(), strict=True))
+
+
+def told(rows: Tensor, batch: Tensor) -> float:
+    """Squared distances of the batches' means from the whole's, in the metric of the rows' own spread."""
+    x = (rows - rows.mean(0)).detach().double()
+    lengths, axes = torch.linalg.eigh(x.T @ x / len(x))
+    good = lengths > 1e-9 * lengths[-1]
+    white = x @ axes[:, good] / lengths[good].sqrt()
+    return sum(float(white[batch == k].mean(0).square().sum()) for k in batch.unique())
+
+
+def test_what_is_erased_from_unit_rows_is_gone_and_they_stay_unit_rows() -> None:
+    torch.manual_seed(0)
+    batch = torch.randint(0, 3, (2000,))
+    rows = F.normalize(torch.randn(2000, 40) + F.one_hot(batch, 40) * 2.0, dim=1)
+    erased = Erased(40)
+    torch.testing.assert_close(erased(rows), rows)
+    erased.fit(rows, F.one_hot(batch).float())
+    assert told(erased(rows), batch) < 1e-2 * told(rows, batch)
+    assert torch.allclose(erased(rows).norm(dim=1), torch.ones(2000))
+
+
+def test_heads_side_by_side_forget_together() -> None:
+    """Each is brought to length 1 by itself; between them a linear reader finds what neither says alone."""
+    torch.manual_seed(0)
+    batch = torch.randint(0, 3, (600,))
+    e = torch.randn(600, 12) + F.one_hot(batch, 12) * 2.0 + 1.0
+    options = {"sme.dim": 12, "measure.dim": 12, "measure.drop": "batch"}
+    config = plugins.configure("objectives", "sme+measure", options)
+    objective = plugins.get("objectives", "sme+measure").Objective(config, Tiny())
+    columns = {"batch": Column(batch.double().numpy(), ("a", "b", "c")), "z": column(*e[:, 5].tolist())}
+    objective.take_columns(columns)
+    objective.finish(lambda: e, objective.head)
+    whole = objective.head(e)
+    apart = torch.cat([part.head(e) for part in objective.parts.values()], 1)
+    assert told(whole, batch) < 0.5 * told(apart, batch)
+    again = plugins.get("objectives", "sme+measure").Objective(config, Tiny())
+    again.head.load_state_dict(objective.head.state_dict())
+    torch.testing.assert_close(again.head(e), whole)
+    free = plugins.configure("objectives", "sme+measure", {"sme.dim": 12})
+    assert plugins.get("objectives", "sme+measure").Objective(free, Tiny()).erased is None

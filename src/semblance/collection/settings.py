@@ -122,6 +122,7 @@ class Settings:
         record: dict[str, Any] = plain(
             {
                 "objective": {"name": self.objective, "config": self.objective_config},
+                "resolved": _resolved(self.objective_config),
                 "encoder": {"name": self.encoder, "config": self.encoder_config, "reason": self.reason},
                 "size": self.size,
                 "fit": self.fit,
@@ -278,3 +279,16 @@ def _training(options: Options, base: Mapping[str, Any], images: int) -> TrainCo
             given[name] = value
     config: TrainConfig = read_fields("training", TrainConfig(), given)
     return config
+
+
+def _resolved(config: Any) -> Any:
+    """What a variant sets where nothing else was asked for, of a sum's parts too: it may change from one
+    version to the next."""
+    if hasattr(config, "resolved"):
+        return config.resolved()
+    parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        name: found
+        for name, part in parts.items()
+        if dataclasses.is_dataclass(part) and (found := _resolved(part))
+    }

@@ -34,6 +34,7 @@ __all__ = [
 ]
 HIDDEN = 128
 FLOOR = 1e-5
+MANY = 64
 
 
 def contrast_loss(f: Tensor, q: Tensor, trust: Tensor, tau: float) -> Tensor:
@@ -200,19 +201,21 @@ class Moments(torch.autograd.Function):
     """Maps `(n, c, h, w)` -> mean and deviation over places, `(n, c)` each, float32 at least.
 
     Autograd would keep a copy of the maps in float32 and bring back gradients laid out unlike the maps: both
-    cost more than the sums. The deviation has a floor, for a gradient where a map is the same everywhere.
+    cost more than the sums, which in 16 bits are rounded to these. The deviation has a floor, for a gradient
+    where a map is the same everywhere. Few places are taken in float32: there the rounding would show.
     """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation, and what the way back needs."""
-        places = maps.permute(0, 2, 3, 1).flatten(1, 2)  # a view where channels come last
         kind = torch.promote_types(maps.dtype, torch.float32)
+        ctx.shape, ctx.kind = maps.permute(0, 2, 3, 1).shape, maps.dtype
+        places = maps.permute(0, 2, 3, 1).flatten(1, 2)  # a view where channels come last
+        places = places.to(kind) if places.shape[1] < MANY else places
         mean = places.sum(1) / places.shape[1]
         apart = places - mean[:, None]
         deviation = ((apart * apart).sum(1).to(kind) / places.shape[1] + FLOOR).sqrt()
         ctx.save_for_backward(places, mean, deviation)
-        ctx.sides = maps.shape[2:]
         return mean.to(kind), deviation
 
     @staticmethod
@@ -222,8 +225,7 @@ class Moments(torch.autograd.Function):
         steep = slopes[1] / (places.shape[1] * deviation)
         level = slopes[0] / places.shape[1] - mean.to(steep.dtype) * steep
         slope = torch.addcmul(level.to(places.dtype)[:, None], places, steep.to(places.dtype)[:, None])
-        shape = (len(slope), *ctx.sides, slope.shape[2])
-        return slope.view(shape).permute(0, 3, 1, 2)
+        return slope.to(ctx.kind).view(ctx.shape).permute(0, 3, 1, 2)
 
 
 class Beneath(nn.Module):

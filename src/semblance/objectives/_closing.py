@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["centre", "erase_from", "erasure", "whiten"]
+__all__ = ["Erased", "centre", "erase_from", "erasure", "whiten"]
 
 TINY = 1e-6
 
@@ -37,6 +37,33 @@ def erasure(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     directions, strength, _ = torch.linalg.svd(whiten @ (apart.T @ z / len(x)), full_matrices=False)
     used = directions[:, strength > TINY]
     return back @ used @ used.T @ whiten, centre
+
+
+class Erased(nn.Module):
+    """Unit rows `(n, d)` -> unit rows from which something was erased; nothing was before `fit`.
+
+    For heads side by side: what is erased from each leaves little in it, but their lengths depend on what was
+    erased in ways of their own, and from where they differ a linear reader learns it all the same.
+    """
+
+    matrix: Tensor
+    mean: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.zeros(dim, dim))
+        self.register_buffer("mean", torch.zeros(dim))
+
+    @torch.no_grad()
+    def fit(self, rows: Tensor, z: Tensor) -> None:
+        """Erase from rows like `rows` `(n, d)` what tells of `z` `(n, k)`."""
+        matrix, mean = erasure(rows, z)
+        self.matrix.copy_(matrix)
+        self.mean.copy_(mean)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """`(n, d)` -> `(n, d)`, every row of length 1."""
+        return F.normalize(rows - (rows - self.mean) @ self.matrix.T, dim=1)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from semblance import plugins, ranks
 from semblance.contracts import PAIR, Batch, Loss
 from semblance.errors import ConfigError
+from semblance.objectives._closing import Erased
 from semblance.objectives._shared import Joined, Shared
 
 __all__ = ["Combined", "balanced", "combine"]
@@ -112,6 +113,9 @@ class Combined(nn.Module):
             if hasattr(part, "joined"):
                 part.joined()
             self.parts[name] = part
+        self.erased: Erased | None = None
+        if len(_kept(list(self.parts))) > 1 and any(getattr(part, "erases", False) for part in self._list()):
+            self.erased = Erased(len(self.head(torch.zeros(1, int(encoder.dim)))[0]))
         self.views = _common_views(self.parts)
         shares = torch.tensor(config.shares or (1.0,) * len(self.parts))
         if self._having("take_columns"):
@@ -153,12 +157,15 @@ class Combined(nn.Module):
         once = functools.cache(embed)
         for part in self._having("finish"):
             part.finish(once, head)
+        if self.erased is not None:
+            told = [part.erased() for part in self._list() if getattr(part, "erases", False)]
+            self.erased.fit(head(once()), torch.cat(told, 1))
 
     @property
     def head(self) -> nn.Module:
         """The first objective's, and beside it those of the others that join."""
         kept: list[Any] = [self.parts[name].head for name in _kept(list(self.parts))]
-        whole: nn.Module = kept[0] if len(kept) == 1 else Joined(kept)
+        whole: nn.Module = kept[0] if len(kept) == 1 else Joined(kept, self.erased)
         return whole
 
     @property

@@ -14,15 +14,16 @@ __all__ = ["Joined", "Shared"]
 class Joined(nn.Module):
     """Several heads as one: their unit embeddings side by side, over the root of their number."""
 
-    def __init__(self, heads: Sequence[nn.Module]) -> None:
+    def __init__(self, heads: Sequence[nn.Module], erased: nn.Module | None = None) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
+        self.erased = erased
 
     def forward(self, features: Tensor) -> Tensor:
         """`(n, dim)` -> `(n, d_1 + d_2 + ...)`, every row of length 1; a cosine is the mean of the heads'
-        cosines."""
+        cosines, unless something is erased from all of them together."""
         rows: Tensor = torch.cat([head(features) for head in self.heads], 1) / len(self.heads) ** 0.5
-        return rows
+        return rows if self.erased is None else self.erased(rows)
 
 
 class Shared:

@@ -161,6 +161,7 @@ class Objective(nn.Module):
         self.head = UnitHead(encoder.dim, config.dim)
         self.register_buffer("steps", torch.tensor(0))
         self.count = 0  # `steps` where reading it does not wait for the device
+        self.erases = bool(config.drop)
         self.roles: dict[str, str] = {}
         self.kept: nn.ModuleList | None = None
         self.dropped: nn.ModuleList | None = None
@@ -221,14 +222,19 @@ class Objective(nn.Module):
             centre(self.head.linear, embed())
         if self.dropped is None or not kept:
             return
+        for linear in kept:
+            erase_from(linear, embed(), self.erased())
+
+    def erased(self) -> Tensor:
+        """What no linear reader shall tell of the images: `(n, k)`, the values of the DROP columns, NaN where
+        missing, and a column for each level of a category."""
         codes = self._table("drop", "codes")
         levels = [
             (codes[:, [k]] == torch.arange(int(n), device=codes.device))
             for k, n in enumerate(codes.amax(0) + 1)
         ]
         hidden = [torch.where(codes[:, [k]] >= 0, one.float(), torch.nan) for k, one in enumerate(levels)]
-        for linear in kept:
-            erase_from(linear, embed(), torch.cat([self._table("drop", "values"), *hidden], 1))
+        return torch.cat([self._table("drop", "values"), *hidden], 1)
 
     def _loss(self, features: Tensor, ids: Tensor, turned: Tensor | None) -> Loss:
         views = len(features) // len(ids)
