@@ -80,7 +80,7 @@ def table(found: list[dict[str, Any]]) -> Iterator[str]:
     sound = [r for r in found if "error" not in r]
     names = sorted({json.dumps(r["objective"]["name"]) for r in sound})
     yield f"Objective: {', '.join(names)} as it comes. Images of cifar10; a collapsed run ends with an error."
-    yield "Effective rank (of 128) and mean cosine of the embeddings: the worst of all seeds. R@1 in percent,"
+    yield "Effective rank (of 256) and mean cosine of the embeddings: the worst of all seeds. R@1 in percent,"
     yield "mean and least; chance is 10.\n"
     yield "| images | channels | seeds | collapsed | other errors | least rank | most cosine | R@1 | least |"
     yield "| --- " * 9 + "|"

@@ -41,7 +41,7 @@ SCORE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 TITLES = {
     "plus": "`plus` without what it got later: the loss alone",
-    "the default": "`plus` as it is: plain views, measurements and all levels of the encoder besides",
+    "the default": "`plus` as it is: plain views, measurements and all stages of the encoder besides",
 }
 OLD = {**PLUS, "spare": "never"}
 KNOBS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -4,8 +4,9 @@
 
 A round is a training of one epoch of 2,560 images of cifar10 after one that warms up: the encoder, batch and
 optimiser of `benchmarks/sweep.py`. Parts are timed where they are called; the backward pass and the loop are
-the rest. Beside it the same with AdamW, with drawn views only and with nothing measured: what Muon, plain
-first views and the prediction of measurements cost. Time it while nothing else runs.
+the rest. Beside it the same with AdamW, with drawn views only, with nothing measured and with nothing asked
+of the earlier stages: what Muon, plain first views, the prediction of measurements and those contrasts cost.
+Time it while nothing else runs.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ WAYS: dict[str, tuple[dict[str, Any], str]] = {
     "AdamW": ({}, "adamw"),
     "drawn views only": ({"plain": 0.0}, "muon"),
     "nothing measured": ({"measured": 0.0}, "muon"),
+    "last stage alone": ({"beneath": 0.0}, "muon"),
 }
 PARTS = ("views", "encoder, forward", "loss, forward", "backward", "optimiser")
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -85,9 +87,9 @@ def epoch(pixels: Array, options: dict[str, Any], optimiser: str) -> dict[str, f
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(mock.patch.object(Batches, "__call__", timed("views", Batches.__call__)))
         stack.enter_context(mock.patch.object(loop, "optimiser_for", made))
-        stack.enter_context(
-            mock.patch.object(learner.encoder, "maps", timed("encoder, forward", learner.encoder.maps))
-        )
+        way = "maps" if learner.beneath is None else "stages"
+        through = timed("encoder, forward", getattr(learner.encoder, way))
+        stack.enter_context(mock.patch.object(learner.encoder, way, through))
         stack.enter_context(mock.patch.object(learner, "forward", timed("forward", learner.forward)))
         stack.enter_context(mock.patch.object(loop._Training, "_end_epoch", ended))
         begun = time.perf_counter()

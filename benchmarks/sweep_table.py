@@ -70,6 +70,8 @@ def page(found: Sequence[Record]) -> Iterator[str]:
     yield "\nImages a second on one thread, two views each, alone on the machine:\n"
     paces = {r["arm"]: r["images/s"] for r in found if r["kind"] == "pace"}
     yield "; ".join(f"{name} {paces[name]:,.0f}" for name in ARMS if name in paces) + "."
+    notes = {r["arm"]: r["note"] for r in found if r["kind"] == "pace" and "note" in r}
+    yield from (f"\n`{name}`: {note}." for name, note in notes.items())
 
 
 def _minutes(runs: Sequence[Record]) -> str:

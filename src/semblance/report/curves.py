@@ -91,7 +91,7 @@ def charts(epochs: Sequence[Mapping[str, Any]]) -> list[Chart]:
     for title, label, note, curves, limits in HEALTH:
         series = [_series(name, health, key) for name, key in curves]
         found.append(_chart(title, label, note, axis, series, limits))
-    note = "How much each term of the loss pulls on the encoder."
+    note = "How much each term of the loss pulls on the encoder, at its last maps."
     found.append(_chart("Gradient shares", "share of gradient", note, axis, pulls, (0.0, 1.0)))
     return [chart for chart in found if chart.series]
 
