@@ -40,7 +40,8 @@ from semblance.errors import ConfigError
 from semblance.objectives._closing import centre, erase_from
 from semblance.objectives._heads import Heads, reverse
 from semblance.objectives._parts import UnitHead, wide
-from semblance.objectives._targets import Targets, given_away, prepare, read_circles, read_names
+from semblance.objectives._roles import asked_roles, roles
+from semblance.objectives._targets import Targets, prepare, read_circles
 
 __all__ = ["SETTINGS", "Config", "Objective", "asked_roles", "equalised", "held_out", "roles", "turn"]
 
@@ -64,7 +65,6 @@ EVERY = 50
 RAMP = 300
 """Steps after which the reversed gradient has its full strength; the ramp is Ganin's, 2 / (1 + exp(-10 p)) -
 1."""
-TELLS = 0.1
 
 
 @dataclass(frozen=True)
@@ -92,47 +92,6 @@ class Config:
         if not 0 <= self.turn <= 1 or not 0 <= self.holdout < 1:
             raise ConfigError("measure needs 0 <= turn <= 1 and 0 <= holdout < 1")
         read_circles(self.circular)
-
-
-def asked_roles(config: Config, columns: Mapping[str, Column]) -> dict[str, str]:
-    """Name -> role of the columns that `config` names, of measurements by their names alone.
-
-    Raises `ConfigError` for a name that is no column or stands in two roles, and for a column of the user's
-    that says the same of every image or nothing at all.
-    """
-    named: dict[str, str] = {}
-    for role in ("keep", "drop", "ignore"):
-        for name in read_names(getattr(config, role), columns, role):
-            if named.setdefault(name, role) != role:
-                verbs = {"keep": "kept", "drop": "dropped", "ignore": "ignored"}
-                both = f"both {verbs[named[name]]} and {verbs[role]}"
-                raise ConfigError(f'the column "{name}" is to be {both}', "choose one role")
-            column = columns[name]
-            exact = role != "ignore" and name in (part.strip() for part in getattr(config, role).split(","))
-            seen = column.values[np.isfinite(column.values)]
-            if exact and column.source == "given" and not (len(seen) and np.ptp(seen)):
-                what = "holds the same for every image" if len(seen) else "is empty"
-                raise ConfigError(
-                    f'measure.{role} names "{name}", which {what}: nothing to predict', "leave it out"
-                )
-    for name in read_circles(config.circular):
-        if name not in columns:
-            raise ConfigError(f'measure.circular names "{name}", which is no column', ", ".join(columns))
-    return named
-
-
-def roles(config: Config, columns: Mapping[str, Column]) -> dict[str, str]:
-    """Name -> "keep", "drop", "show" or "ignore". Raises what `asked_roles` raises. A measurement that was
-    not named and of whose variance a dropped column accounts for more than a tenth is ignored."""
-    found = {name: "show" if column.source == "given" else "keep" for name, column in columns.items()}
-    named = asked_roles(config, columns)
-    found |= named
-    dropped = [column for name, column in columns.items() if found[name] == "drop"]
-    for name, column in columns.items():
-        free = found[name] == "keep" and name not in named
-        if free and any(given_away(column, by) > TELLS for by in dropped):
-            found[name] = "ignore"  # to keep it would be to keep what is to be dropped
-    return found
 
 
 def equalised(norms: Tensor) -> Tensor:
