@@ -64,9 +64,12 @@ def page(found: Sequence[Record]) -> Iterator[str]:
         yield "The sweep itself has not been run yet; what follows is how its knobs are chosen."
     yield "\n## How the knobs were chosen\n"
     yield f"Validation classes (omniglot, cub100) or images only, {_minutes(tuned)} a training, one seed:"
-    yield "R@1, or on cifar10 the vote of the 20 nearest, of each image among the others, mean over classes."
-    yield "An objective's best mean goes into the sweep.\n"
-    yield from _tuning(tuned)
+    yield "R@1, or, where classes are seen, the vote of the 20 nearest, of each image among the others, mean"
+    yield "over classes. An objective's best mean goes into the sweep, that of the most minutes if several."
+    for minutes in sorted({r["minutes"] for r in tuned}):
+        yield f"\n### {minutes:g} minute{'s' * (minutes > 1)}\n"
+        yield from _tuning([r for r in tuned if r["minutes"] == minutes])
+    yield "\n**Bold**: in the sweep. The rows with AdamW are from a random first layer."
     yield "\nImages a second on one thread, two views each, alone on the machine:\n"
     paces = {r["arm"]: r["images/s"] for r in found if r["kind"] == "pace"}
     yield "; ".join(f"{name} {paces[name]:,.0f}" for name in ARMS if name in paces) + "."
@@ -181,7 +184,6 @@ def _tuning(tuned: Sequence[Record]) -> Iterator[str]:
             f"| {shown} | {arm.objective}: {options} | {arm.batch} | {arm.optimiser} | {cells} "
             f"| {np.mean(list(row.values())):.1f} |"
         )
-    yield "\n**Bold**: in the sweep. The rows with AdamW are from a random first layer."
 
 
 def main() -> None:
