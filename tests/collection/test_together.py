@@ -18,7 +18,7 @@ import json, sys
 from semblance.collection.build import learn
 
 done = learn(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))
-print("done", done.outcome, done.info["model"], flush=True)
+print(f"done {done.outcome} {done.info['model']}\\n", end="", flush=True)
 """
 
 
