@@ -75,12 +75,12 @@ def epoch(pixels: Array, options: dict[str, Any], optimiser: str) -> dict[str, f
         return found
 
     def ended(training: Any, number: int) -> None:
-        closed["at"], before = time.perf_counter(), dict(spent)
+        closed["at"] = time.perf_counter()
+        kept.update(spent)
         close(training, number)
-        spent.clear()
-        spent.update(before)
 
     closed: dict[str, float] = {}
+    kept: dict[str, float] = {}
     real, close = loop.optimiser_for, loop._Training._end_epoch
     how = TrainConfig(epochs=1, batch=128, optimiser=optimiser, lr=2e-3, patience=0, views=PRESETS["photo"])
     with ExitStack() as stack:
@@ -94,10 +94,10 @@ def epoch(pixels: Array, options: dict[str, Any], optimiser: str) -> dict[str, f
         stack.enter_context(mock.patch.object(loop._Training, "_end_epoch", ended))
         begun = time.perf_counter()
         loop.train(pixels, learner, how, Path(folder), 32)
-    spent["whole"] = closed["at"] - begun
-    spent["loss, forward"] = spent.pop("forward") - spent["encoder, forward"]
-    spent["backward"] = spent["whole"] - sum(spent[part] for part in PARTS if part != "backward")
-    return dict(spent)
+    kept["whole"] = closed["at"] - begun  # what comes after the epoch is no part of it
+    kept["loss, forward"] = kept.pop("forward") - kept["encoder, forward"]
+    kept["backward"] = kept["whole"] - sum(kept[part] for part in PARTS if part != "backward")
+    return kept
 
 
 def page(found: dict[str, list[dict[str, float]]], images: int) -> Iterator[str]:
