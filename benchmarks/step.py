@@ -75,11 +75,9 @@ def epoch(pixels: Array, options: dict[str, Any], optimiser: str) -> dict[str, f
         return found
 
     def ended(training: Any, number: int) -> None:
-        closed["at"] = time.perf_counter()
-        kept.update(spent)
+        kept.update(spent, whole=time.perf_counter() - begun)  # what comes after is no part of it
         close(training, number)
 
-    closed: dict[str, float] = {}
     kept: dict[str, float] = {}
     real, close = loop.optimiser_for, loop._Training._end_epoch
     how = TrainConfig(epochs=1, batch=128, optimiser=optimiser, lr=2e-3, patience=0, views=PRESETS["photo"])
@@ -94,7 +92,6 @@ def epoch(pixels: Array, options: dict[str, Any], optimiser: str) -> dict[str, f
         stack.enter_context(mock.patch.object(loop._Training, "_end_epoch", ended))
         begun = time.perf_counter()
         loop.train(pixels, learner, how, Path(folder), 32)
-    kept["whole"] = closed["at"] - begun  # what comes after the epoch is no part of it
     kept["loss, forward"] = kept.pop("forward") - kept["encoder, forward"]
     kept["backward"] = kept["whole"] - sum(kept[part] for part in PARTS if part != "backward")
     return kept

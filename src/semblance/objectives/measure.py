@@ -181,8 +181,9 @@ class Objective(nn.Module):
             centre(self.head.linear, embed())
         if self.dropped is None or not kept:
             return
+        features, hidden = embed(), self.erased()
         for linear in kept:
-            erase_from(linear, embed(), self.erased())
+            erase_from(linear, features, hidden)
 
     def erased(self) -> Tensor:
         """What no linear reader shall tell of the images: `(n, k)`, the values of the DROP columns, NaN where
