@@ -132,6 +132,18 @@ def test_what_contradicts_is_one_line(options: dict[str, Any], says: str, built:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("asked", "optimiser", "lr"),
+    [({}, "adamw", 3e-4), ({"optimiser": "adamw"}, "adamw", 3e-4), ({"optimiser": "sgd"}, "sgd", None)],
+)
+def test_what_has_learned_is_trained_gently(
+    asked: dict[str, str], optimiser: str, lr: float | None, built: Path
+) -> None:
+    options = Options(start_from=built, training_options=asked)
+    training = resolve(options, 60, 32).training
+    assert (training.optimiser, training.lr) == (optimiser, lr)
+
+
 def test_images_of_other_channels_are_one_line(built: Path, tmp_path: Path) -> None:
     """A model of pictures does not go on with images of five channels."""
     folder = tmp_path / "five"

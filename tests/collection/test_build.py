@@ -120,6 +120,7 @@ def test_update_embeds_only_what_is_new(
         ({"views": "photo"}, "views.name is auto, asked for photo"),
         ({"encoder_options": {"width": "8"}}, "encoder.config.width is 4, asked for 8"),
         ({"objective_options": {"tau": "0.2"}}, "objective.config.tau is 0.1, asked for 0.2"),
+        ({"setting": "released"}, "encoder.name is resnet, asked for googlenet"),
     ],
 )
 def test_other_settings_are_refused(built: Path, digits: Path, options: dict[str, Any], said: str) -> None:
@@ -127,6 +128,23 @@ def test_other_settings_are_refused(built: Path, digits: Path, options: dict[str
         learn(digits, built, **options)
     assert said in caught.value.message
     assert "--overwrite" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"objective_options": {"clustres": 3}}, "clusters"),
+        ({"training_options": {"lrr": 1}}, "lr"),
+        ({"encoder_options": {"widht": 8}}, "width"),
+        ({"setting": "relaesed"}, "released"),
+    ],
+)
+def test_unknown_options_are_refused_where_nothing_is_to_do(
+    built: Path, digits: Path, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        learn(digits, built, **options)
+    assert says in caught.value.hint
 
 
 def test_other_images_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -143,3 +143,8 @@ def test_impossible_configs_are_refused() -> None:
         Config(size=30)
     with pytest.raises(ConfigError, match="1 values"):
         Config(mean=(0.5,))
+
+
+def test_views_that_are_too_small_are_one_line(weightless: GoogLeNet) -> None:
+    with pytest.raises(ConfigError, match="leaves nothing of 28 pixels"):
+        weightless.maps(torch.zeros(1, 3, 28, 28))

@@ -301,6 +301,17 @@ def test_clusters_may_exceed_the_batch_where_centroids_are_kept(make: Make) -> N
         make("cbswr", variant="plus", clusters=9).check_batch(8)
 
 
+def test_without_any_term_there_is_nothing_to_learn(make: Make, batch: Make) -> None:
+    off = {"metric": 0.0, "rim": 0.0, "decorrelate": 0.0, "measured": 0.0, "reconstruction": 0.0}
+    with pytest.raises(ConfigError, match="every term of cbswr is off"):
+        make("cbswr", variant="plus", **off).check_batch(8)
+    drawn = make("cbswr", variant="plus", **off | {"reconstruction": 1e-3, "rebuild": "pixels"}).train()
+    drawn.check_batch(8)
+    loss = drawn(batch(8))
+    assert set(loss.terms) == {"reconstruction"}
+    assert loss.total.isfinite()
+
+
 PINNED: dict[str, tuple[float, float]] = {
     "released": (2.323551, 2.062696),
     "paper": (2.064054, 2.094074),

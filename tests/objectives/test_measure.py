@@ -129,11 +129,15 @@ def test_targets() -> None:
         ({"circular": "mean_0:x"}, "name:period"),
         ({"circular": "nope:3"}, "no column"),
         ({"holdout": 1.0}, "holdout"),
+        ({"drop": "patient"}, 'names "patient", of which most images have a value of their own'),
     ],
 )
 def test_bad_roles_say_why(options: dict[str, Any], words: str) -> None:
+    columns = toy_columns()
+    n = len(next(iter(columns.values())).values)
+    columns["patient"] = Column(np.arange(n) // 1.5, tuple(map(str, range(n))))
     with pytest.raises(ConfigError, match=words):
-        built(toy_columns(), **options)
+        built(columns, **options)
 
 
 def test_without_columns_it_says_so() -> None:
@@ -383,3 +387,21 @@ def test_heads_side_by_side_forget_together() -> None:
     torch.testing.assert_close(again.head(e), whole)
     free = plugins.configure("objectives", "sme+measure", {"sme.dim": 12})
     assert plugins.get("objectives", "sme+measure").Objective(free, Tiny()).erased is None
+
+
+def test_a_head_with_batch_statistics_forgets_too() -> None:
+    """What is erased from a joined head is measured as it will be read: with the statistics it has kept."""
+    torch.manual_seed(0)
+    batch = torch.randint(0, 2, (200,))
+    e = torch.randn(200, 12) + F.one_hot(batch, 12) * 2.0
+    options = {"measure.drop": "batch", "orthohash.dim": 8}
+    config = plugins.configure("objectives", "orthohash+measure", options)
+    objective = plugins.get("objectives", "orthohash+measure").Objective(config, Tiny()).train()
+    objective.take_columns({"batch": Column(batch.double().numpy(), ("a", "b"))})
+    kept = {name: value.clone() for name, value in objective.head.state_dict().items() if "running" in name}
+    objective.finish(lambda: e, objective.head)
+    assert kept
+    assert all(torch.equal(objective.head.state_dict()[name], value) for name, value in kept.items())
+    parts = list(objective.parts.values())
+    apart = torch.cat([part.head.eval()(e) for part in parts], 1)
+    assert told(objective.head.eval()(e), batch) < 0.1 * told(apart, batch)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
-from semblance.contracts import Batch, Loss
+from semblance.contracts import Batch, Loss, View
+from semblance.errors import ConfigError
 from semblance.images.views import PRESETS
 from semblance.training.loop import train
 from semblance.training.positives import Positives, by_group, by_time
@@ -68,3 +70,14 @@ def test_second_views_show_the_partners(
     for batch in seen:
         assert torch.allclose(batch.views[0], whole[batch.ids])
         assert torch.allclose(batch.views[1], whole[batch.ids ^ 1])
+
+
+def test_where_one_view_is_all_there_are_no_positives(
+    store: Callable[..., Any], objective: Callable[..., Any], config: Callable[..., Any], tmp_path: Path
+) -> None:
+    partners = by_group("pairs", np.arange(8) // 2)
+    for views in ((View(),), (View(plain=1.0),), (View(), View(plain=1.0))):
+        learner = objective()
+        learner.views = views
+        with pytest.raises(ConfigError, match="one view of an image"):
+            train(store(8), learner, config(epochs=1), tmp_path, 8, positives=partners)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,10 @@ from semblance import plugins
 from semblance.collection.begin import beginning
 from semblance.collection.labelled import said_of
 from semblance.collection.model import plain
-from semblance.collection.settings import Options
+from semblance.collection.settings import Options, read_fields, setting_of
 from semblance.errors import ConfigError
+from semblance.images.views import PRESETS
+from semblance.training.config import TrainConfig
 
 __all__ = ["conflicts"]
 
@@ -18,14 +21,44 @@ _ABSENT = object()
 
 
 def conflicts(options: Options, record: Mapping[str, Any]) -> list[str]:
-    """What was asked for and differs from a collection's `record`, as "name: has x, asked for y"."""
-    asked = _asked(options)
+    """What was asked for and differs from a collection's `record`, as "name is x, asked for y".
+
+    Raises `ConfigError` for an option that there is not.
+    """
+    options = _with_setting(options, record)
+    _check(options, record)
     found = []
-    for name, value in asked.items():
+    for name, value in _asked(options).items():
         has = _look_up(record, name)
-        if has is not _ABSENT and plain(_like(has, value)) != has:
+        if has is _ABSENT:
+            found.append(f"{name} was not there yet, asked for {value}")
+        elif plain(_like(has, value)) != has:
             found.append(f"{name} is {has}, asked for {value}")
     return found
+
+
+def _with_setting(options: Options, record: Mapping[str, Any]) -> Options:
+    """What a setting stands for, asked for by name, where nothing else was."""
+    base = setting_of(options.objective or record["objective"]["name"], options.setting)
+    more: dict[str, Any] = {
+        name: getattr(options, name) or base.get(name) for name in ("encoder", "size", "fit", "views")
+    }
+    more |= {
+        name: {**base.get(name, {}), **getattr(options, name)}
+        for name in ("objective_options", "encoder_options")
+    }
+    training = {k: v for k, v in base.get("training", {}).items() if getattr(options, k, None) is None}
+    return dataclasses.replace(options, **more, training_options={**training, **options.training_options})
+
+
+def _check(options: Options, record: Mapping[str, Any]) -> None:
+    plugins.configure(
+        "objectives", options.objective or record["objective"]["name"], options.objective_options
+    )
+    encoder = record["encoder"]["name"] if options.encoder in (None, "auto") else options.encoder
+    plugins.configure("encoders", encoder, options.encoder_options)
+    read_fields("training", TrainConfig(), options.training_options)
+    read_fields("views", PRESETS["photo"], options.views_options)
 
 
 def _asked(options: Options) -> dict[str, Any]:

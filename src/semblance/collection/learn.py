@@ -120,8 +120,6 @@ def prepare(
     encoder = Frozen(encoder) if settings.freeze else encoder
     objective: Any = build_objective(settings.objective, settings.objective_config, encoder, seed)
     fits = settings.begin is not None and fill_head(objective.head, settings.begin)
-    if hasattr(objective, "fit_to"):
-        objective.fit_to(view_size(settings.size, views.crop))
     with torch.random.fork_rng(devices=[]):  # what is drawn for the heads of columns, and for each class
         if hasattr(objective, "take_columns"):
             torch.manual_seed(seed + APART)  # of one seed they would be copies of the other heads

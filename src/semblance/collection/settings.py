@@ -26,7 +26,7 @@ from semblance.images.sources import Source
 from semblance.images.views_presets import PRESETS, Views
 from semblance.training.config import TrainConfig, choose_device
 
-__all__ = ["Options", "Settings", "choose_epochs", "resolve", "with_manifest"]
+__all__ = ["Options", "Settings", "choose_epochs", "read_fields", "resolve", "setting_of", "with_manifest"]
 
 OWN = ("epochs", "budget", "seed", "device", "precision", "views")
 """Fields of `TrainConfig` that are options of their own, not training options."""
@@ -159,7 +159,7 @@ def resolve(options: Options, images: int, side: int, pixels: PixelFormat = PHOT
     objective = options.objective or "cbswr"
     begin = beginning(options.weights, options.start_from, options.encoder, options.encoder_options)
     pixels = begin.settings["pixels"] if begin and begin.continues else pixels
-    base = {**_setting(objective, options.setting), **(begin.settings if begin else {})}
+    base = {**setting_of(objective, options.setting), **(begin.settings if begin else {})}
     aim = plugins.configure(
         "objectives", objective, {**base.get("objective_options", {}), **options.objective_options}
     )
@@ -185,7 +185,7 @@ def resolve(options: Options, images: int, side: int, pixels: PixelFormat = PHOT
             "--freeze would keep an encoder that has learned nothing",
             "begin with --from a collection, --weights, or --encoder pretrained",
         )
-    gentle = {} if options.freeze else _gentle(name, begin)
+    gentle = {} if options.freeze else _gentle(name, begin, options.training_options)
     return Settings(
         objective=objective,
         objective_config=aim,
@@ -238,7 +238,8 @@ def read_fields(where: str, base: Any, options: Mapping[str, Any]) -> Any:
     return dataclasses.replace(base, **values)
 
 
-def _setting(objective: str, name: str | None) -> dict[str, Any]:
+def setting_of(objective: str, name: str | None) -> dict[str, Any]:
+    """What a published setting of an objective stands for. Raises `ConfigError` for one that it has not."""
     if name is None:
         return {}
     known: dict[str, dict[str, Any]] = getattr(plugins.get("objectives", objective), "SETTINGS", {})
@@ -263,9 +264,12 @@ def _encoder_config(name: str, given: Mapping[str, Any], size: int, pixels: Pixe
     return plugins.configure("encoders", name, {**known, **given})
 
 
-def _gentle(encoder: str, begin: Beginning | None) -> dict[str, Any]:
-    """An encoder that has learned something already is not thrown about: AdamW, a smaller learning rate."""
-    return {"optimiser": "adamw", "lr": 3e-4} if encoder == "pretrained" or begin is not None else {}
+def _gentle(encoder: str, begin: Beginning | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoder that has learned something already is not thrown about: AdamW at a smaller learning rate,
+    unless another optimiser is asked for, which has a rate of its own."""
+    learned = encoder == "pretrained" or begin is not None
+    free = asked.get("optimiser", "adamw") == "adamw"
+    return {"optimiser": "adamw", "lr": 3e-4} if learned and free else {}
 
 
 def _training(options: Options, base: Mapping[str, Any], images: int) -> TrainConfig:

@@ -104,6 +104,9 @@ class GoogLeNet(nn.Module):
 
     def maps(self, x: Tensor) -> Tensor:
         """`(n, 3, h, w)` RGB in [0, 1] -> `(n, 1024, h', w')`, not below zero; 224 px give 7 x 7."""
+        if min(x.shape[-2:]) < SMALLEST:
+            least = f"GoogLeNet leaves nothing of {x.shape[-1]} pixels"
+            raise ConfigError(least, f"views of at least {SMALLEST}: a larger --size, or another encoder")
         y = local_response_norm(_pool(self.conv1(self.normalise(x)).relu()))
         y = self.conv2(self.conv2_reduce(y).relu()).relu()
         y = _pool(local_response_norm(y))

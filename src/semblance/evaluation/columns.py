@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from semblance.contracts import Column
+from semblance.objectives._targets import BINS, equal_bins, rank_normal, share_between
 
 __all__ = ["SUSPECT", "as_rows", "explained", "share_of_embedding", "tells"]
 
 Floats = NDArray[np.float64]
-BINS = 16
 FOLDS = 5
 RIDGE = (1e-2, 1.0, 1e2, 1e4)
 SUSPECT = 0.5
@@ -58,7 +56,7 @@ def explained(rows: NDArray[Any], columns: Mapping[str, Column], held: NDArray[n
 
 
 def _targets(column: Column, there: NDArray[np.bool_]) -> Floats:
-    return _one_hot(column, there) if column.levels else _scores(column.values)[:, None]
+    return _one_hot(column, there) if column.levels else rank_normal(column.values)[:, None]
 
 
 def _score(fitted: Floats, wanted: Floats, guess: Floats, category: bool) -> float:
@@ -74,22 +72,8 @@ def share_of_embedding(rows: NDArray[Any], columns: Mapping[str, Column]) -> dic
     """Name -> the share of the embeddings' variance that lies between 16 equally filled bins (or the levels)
     of a column, less what as many random bins get: 1 where the column decides everything."""
     x = np.asarray(rows, np.float64)
-    found = {}
-    for name, column in columns.items():
-        there = np.isfinite(column.values)
-        y, bins = x[there], _bins(column)[there]
-        whole = ((y - y.mean(0)) ** 2).sum() if len(y) else 0.0
-        counts = np.bincount(bins) if len(bins) else np.zeros(1)
-        used = int((counts > 0).sum())
-        if whole <= 0 or used < 2 or used >= len(y):
-            found[name] = 0.0
-            continue
-        sums = np.zeros((len(counts), y.shape[1]))
-        np.add.at(sums, bins, y - y.mean(0))
-        share = float((sums**2 / np.maximum(counts, 1)[:, None]).sum() / whole)
-        chance = (used - 1) / (len(y) - 1)
-        found[name] = max(0.0, (share - chance) / (1 - chance))
-    return found
+    there = {name: np.isfinite(column.values) for name, column in columns.items()}
+    return {name: share_between(x[there[name]], equal_bins(columns[name])[there[name]]) for name in columns}
 
 
 def tells(columns: Mapping[str, Column], paths: Sequence[str], seed: int = 0) -> dict[str, tuple[str, float]]:
@@ -106,7 +90,7 @@ def tells(columns: Mapping[str, Column], paths: Sequence[str], seed: int = 0) ->
     found: dict[str, tuple[str, float]] = {}
     for name, column in columns.items():
         there = np.isfinite(column.values)
-        bins = _bins(column)[there]
+        bins = equal_bins(column)[there]
         if there.sum() < 2 * BINS:
             continue
         for what, clue in (("folder", folders[there]), ("order", order[there])):
@@ -130,38 +114,16 @@ def as_rows(columns: Mapping[str, Column]) -> NDArray[np.float32]:
             if len(column.levels) <= 64:
                 parts.append(_one_hot(column, there))
             continue
-        parts.append(np.nan_to_num(_scores(column.values))[:, None])
+        parts.append(np.nan_to_num(rank_normal(column.values))[:, None])
     table = np.concatenate(parts, axis=1)
     length = np.linalg.norm(table, axis=1, keepdims=True)
     return (table / np.where(length > 0, length, 1.0)).astype(np.float32)
-
-
-def _scores(values: Floats) -> Floats:
-    found = np.full(len(values), np.nan)
-    good = np.isfinite(values)
-    found[good] = ndtri((rankdata(values[good]) - 0.5) / max(good.sum(), 1))
-    return found
 
 
 def _one_hot(column: Column, there: NDArray[np.bool_]) -> Floats:
     y = np.zeros((len(column.values), len(column.levels)))
     y[np.flatnonzero(there), column.values[there].astype(np.int64)] = 1.0
     return y
-
-
-def _bins(column: Column) -> NDArray[np.int64]:
-    """`(n,)` levels, or 16 bins with as many rows each (equal values stay together); anything where
-    missing."""
-    values = np.nan_to_num(column.values)
-    if column.levels:
-        levels: NDArray[np.int64] = values.astype(np.int64)
-        return levels
-    there = np.isfinite(column.values)
-    if not there.any():
-        return np.zeros(len(values), np.int64)
-    edges = np.unique(np.quantile(column.values[there], np.linspace(0, 1, BINS + 1)[1:-1]))
-    bins: NDArray[np.int64] = np.searchsorted(edges, values, side="right").astype(np.int64)
-    return bins
 
 
 def _information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:

@@ -121,12 +121,13 @@ class Config:
     gradient of `ratio`, which does not fade, with a value that does not grow with K; Yeh et al. 2022).
     `through`: gradient reaches the centroids. `target`: mean-subtracted or plain image. `pixels`: squared
     error averaged or summed over pixels. `share`: where above 0, gamma is set so that the reconstruction's
-    gradient at E is this share of the metric term's. `partner`: chance that the second view shows the image's
-    nearest neighbour. `negatives`: centroids only, or also the `instances` of other clusters (attraction and
-    repulsion of SME that spares one's own cluster). `drawing`: the decoder's side, that of the images or at
-    most half of it and three doublings, against images averaged over areas (F.2.2).
+    gradient at E is this share of the first term's (the metric one's, where it is on). `partner`: chance that
+    the second view shows the image's nearest neighbour. `negatives`: centroids only, or also the `instances`
+    of other clusters (attraction and repulsion of SME that spares one's own cluster). `drawing`: the
+    decoder's side, that of the images or at most half of it and three doublings, against images averaged over
+    areas.
 
-    The knobs of `plus` (F.4): `central`: weight of L_m, the term against foreign centroids, beside that
+    The knobs of `plus`: `central`: weight of L_m, the term against foreign centroids, beside that
     against instances. `spare`: instances of one's own cluster are no negatives at all (`all`), or like all
     others (`never`), or less as far as the cluster has `earned` it; then the trust in the clusters also
     scales `central` and what L_rim does to the embedding (see `_cbswr_plus.Trust`). In the latter two the

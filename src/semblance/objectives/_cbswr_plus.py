@@ -18,6 +18,7 @@ from semblance.contracts import Column
 from semblance.objectives._cbswr_terms import sinkhorn
 from semblance.objectives._heads import Heads
 from semblance.objectives._parts import UnitHead, gather_views, log_one_minus_softmax, nt_xent
+from semblance.objectives._shared import follow
 from semblance.objectives._targets import prepare
 
 __all__ = [
@@ -108,7 +109,7 @@ class Trust(nn.Module):
         self.hits.mul_(self.rate).add_(agree @ one_hot)
 
     def forward(self) -> Tensor:
-        """Agreement above chance; a cluster seen less than ten times is not trusted yet."""
+        """Agreement above chance and beyond doubt; fewer than ten images of a cluster count as ten."""
         chance = 1 / len(self.hits)
         agreement = self.hits / self.tries.clamp(min=10)
         beyond = (agreement - chance) / (1 - chance)
@@ -161,22 +162,16 @@ class Teacher(nn.Module):
         clean: Tensor = cluster(torch.cat([ranks.gather(view) for view in views]))[1]
         return clean
 
-    @torch.no_grad()
     def follow(self, *parts: Any) -> None:
         """Move every weight and statistic a step of 1 - rate towards those of `parts`."""
-        for own, theirs in zip(self.copies, parts, strict=True):
-            for mine, new in zip(own.state_dict().values(), theirs.state_dict().values(), strict=True):
-                if mine.is_floating_point():
-                    mine.lerp_(new.to(mine.dtype), 1 - self.rate)
-                else:
-                    mine.copy_(new)
+        follow(list(self.copies), parts, self.rate)
 
 
 class Features(nn.Module):
     """Reconstruction in feature space: from a cluster's mean features, the features of its members.
 
     `sum_i |u_i - D(r_q(i))|^2 / n` with u the unit features, detached, and D one linear layer: like the pixel
-    form it equals, up to a constant, drawing each cluster once against its members' mean (F.3).
+    form it equals, up to a constant, drawing each cluster once against its members' mean.
     """
 
     def __init__(self, dim: int) -> None:

@@ -32,7 +32,7 @@ __all__ = [
 
 
 def rim_loss(p: Tensor, entropies: str, mu: float) -> Tensor:
-    """`R = H(Y|X) - mu H(Y)` of cluster probabilities `p` `(n, K)`; the scaled forms add 1 (A.3, D4)."""
+    """`R = H(Y|X) - mu H(Y)` of cluster probabilities `p` `(n, K)`; the scaled forms add 1."""
     conditional, marginal = entropy(p).mean(), entropy(p.mean(0))
     n, k = p.shape
     if entropies == "plain":
@@ -49,7 +49,7 @@ def metric_loss(f: Tensor, pair: Tensor, c: Tensor, q: Tensor, present: Tensor, 
     """`L_m`: `f` `(n, d)` against the other view `pair` `(n, d)` and centroids `c` `(K, d)`.
 
     `q` `(n,)` own cluster, `present` `(K,)` bool. With fewer than two clusters present the term is 0:
-    there is nothing foreign (B7). Blog equation for L_m, l as in A.3 of the released code.
+    there is nothing foreign. L_m of the paper, l as in the released code.
     """
     s = f @ c.T / config.tau
     positive = (f * pair).sum(1) / config.tau
@@ -72,7 +72,7 @@ def instance_loss(f: Tensor, q: Tensor, tau: float) -> Tensor:
     """Attraction and repulsion among instances (SME) that spares those of one's own cluster.
 
     `f` `(n, d)`: two views stacked. `-mean_i [log P_i,pair + sum_j log(1 - P_ij)]` over the j of other
-    clusters, P a softmax over the pair and those j; right-hand side detached (F.4).
+    clusters, P a softmax over the pair and those j; right-hand side detached.
     """
     n = len(f)
     rows = torch.arange(n, device=f.device)
@@ -87,7 +87,7 @@ def instance_loss(f: Tensor, q: Tensor, tau: float) -> Tensor:
 def reconstruction_loss(
     images: Tensor, drawn: Tensor, mean_images: Tensor, counts: Tensor, pixels: str
 ) -> Tensor:
-    """`L_rec` over all n images from one drawing per cluster, exact by the identity of F.3.
+    """`L_rec` over all n images from one drawing per cluster, exact by an identity.
 
     `sum_i |I_i - D_q(i)|^2 = sum_j n_j |D_j - mean I_j|^2 + sum_i |I_i|^2 - sum_j n_j |mean I_j|^2`.
     `images` `(n, c, h, w)` of this rank, `drawn` and `mean_images` `(K, c, h, w)`, `counts` `(K,)`.

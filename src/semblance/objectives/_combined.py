@@ -24,7 +24,7 @@ from semblance import plugins, ranks
 from semblance.contracts import PAIR, Batch, Loss
 from semblance.errors import ConfigError
 from semblance.objectives._closing import Erased
-from semblance.objectives._shared import Joined, Shared
+from semblance.objectives._shared import Joined, Shared, recall
 
 __all__ = ["Combined", "balanced", "combine"]
 
@@ -115,7 +115,7 @@ class Combined(nn.Module):
             self.parts[name] = part
         self.erased: Erased | None = None
         if len(_kept(list(self.parts))) > 1 and any(getattr(part, "erases", False) for part in self._list()):
-            self.erased = Erased(len(self.head(torch.zeros(1, int(encoder.dim)))[0]))
+            self.erased = Erased(config.dim)
         self.views = _common_views(self.parts)
         shares = torch.tensor(config.shares or (1.0,) * len(self.parts))
         if self._having("take_columns"):
@@ -129,7 +129,7 @@ class Combined(nn.Module):
         self.register_buffer("norms", torch.zeros(len(self.parts)))
         self.register_buffer("steps", torch.tensor(0))
         self.count = 0  # `steps` where reading it does not wait for the device
-        self.register_load_state_dict_post_hook(_recall)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(recall)  # type: ignore[no-untyped-call]
         choosing = [name for name, part in self.parts.items() if _share(part) > 0]
         if len(choosing) > 1:
             raise ConfigError(
@@ -159,7 +159,8 @@ class Combined(nn.Module):
             part.finish(once, head)
         if self.erased is not None:
             told = [part.erased() for part in self._list() if getattr(part, "erases", False)]
-            self.erased.fit(head(once()), torch.cat(told, 1))
+            with torch.no_grad():
+                self.erased.fit(head.eval()(once()), torch.cat(told, 1))
 
     @property
     def head(self) -> nn.Module:
@@ -293,7 +294,3 @@ def _common_views(parts: nn.ModuleDict) -> tuple[Any, ...]:
             )
     plain = [view for part in parts.values() for view in _views(part) if view.plain == 1]
     return (*most, *plain[:1])
-
-
-def _recall(module: Combined, keys: Any) -> None:
-    module.count = int(module.steps)

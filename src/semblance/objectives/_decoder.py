@@ -20,7 +20,7 @@ WIDTHS = (128, 64, 32, 16, 16)
 
 
 class WeightedNorm(nn.Module):
-    """Batch normalisation over weighted rows: as if row j stood in the batch `weight[j]` times (F.3)."""
+    """Batch normalisation over weighted rows: as if row j stood in the batch `weight[j]` times."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class WeightedNorm(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Convolution, normalisation, ReLU and doubling, until the image's side; sigmoid at the end (A.2).
+    """Convolution, normalisation, ReLU and doubling, until the image's side; sigmoid at the end.
 
     From 7 to 224 pixels these are the paper's six convolutions (1.280 M parameters from 1024 channels);
     smaller images take fewer doublings. Nothing runs between rows but the normalisation, which weights

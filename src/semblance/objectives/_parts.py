@@ -134,7 +134,7 @@ def spread(first: Tensor, second: Tensor) -> dict[str, Tensor]:
 
 
 class Partners(nn.Module):
-    """The partner of an image: itself or, with probability `share`, its nearest neighbour (A.1).
+    """The partner of an image: itself or, with probability `share`, its nearest neighbour.
 
     The neighbours are found once an epoch, exactly, among the L2-normalised features of the whole store.
     """

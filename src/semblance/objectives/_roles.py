@@ -9,7 +9,7 @@ import numpy as np
 
 from semblance.contracts import Column
 from semblance.errors import ConfigError
-from semblance.objectives._targets import given_away, read_circles, read_names
+from semblance.objectives._targets import given_away, read_circles, read_names, too_fine
 
 __all__ = ["asked_roles", "roles"]
 
@@ -21,7 +21,7 @@ def asked_roles(config: Any, columns: Mapping[str, Column]) -> dict[str, str]:
     """Name -> role of the columns that `config` names, of measurements by their names alone.
 
     Raises `ConfigError` for a name that is no column or stands in two roles, and for a column of the user's
-    that says the same of every image or nothing at all.
+    that says the same of every image, nothing at all, or something else of nearly each.
     """
     named: dict[str, str] = {}
     for role in ("keep", "drop", "ignore"):
@@ -37,6 +37,11 @@ def asked_roles(config: Any, columns: Mapping[str, Column]) -> dict[str, str]:
                 what = "holds the same for every image" if len(seen) else "is empty"
                 raise ConfigError(
                     f'measure.{role} names "{name}", which {what}: nothing to predict', "leave it out"
+                )
+            if exact and too_fine(column):
+                raise ConfigError(
+                    f'measure.{role} names "{name}", of which most images have a value of their own',
+                    "give it fewer values, each of several images",
                 )
     for name in read_circles(config.circular):
         if name not in columns:

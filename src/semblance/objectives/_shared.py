@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Joined", "Shared"]
+__all__ = ["Joined", "Shared", "follow", "recall"]
 
 
 class Joined(nn.Module):
@@ -70,3 +70,19 @@ class Shared:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a, b)
+
+
+def recall(module: Any, keys: Any) -> None:
+    """After a state was loaded: `count` is the buffer `steps` where reading it does not wait for a device."""
+    module.count = int(module.steps)
+
+
+@torch.no_grad()
+def follow(copies: Sequence[Any], parts: Sequence[Any], rate: float) -> None:
+    """Move every weight and statistic of `copies` a step of `1 - rate` towards those of `parts`."""
+    for own, theirs in zip(copies, parts, strict=True):
+        for mine, new in zip(own.state_dict().values(), theirs.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(new.to(mine.dtype), 1 - rate)
+            else:
+                mine.copy_(new)

@@ -27,6 +27,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 CLIP = 4.0
+BINS = 16
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,19 @@ def log_score(values: Floats) -> Floats:
 SCALES: dict[str, Callable[[Floats], Floats]] = {"rank": rank_normal, "log": log_score}
 
 
+def too_fine(column: Column) -> bool:
+    """Is it a category of which fewer than two images share a level, on average?"""
+    seen = column.values[np.isfinite(column.values)]
+    return bool(column.levels) and 2 * len(np.unique(seen)) > len(seen)
+
+
 def prepare(
     columns: Mapping[str, Column], scale: str, circles: Mapping[str, float], held: Any = None
 ) -> Targets:
     """The targets of `columns`; rows where `held` is true are left without any.
 
-    A column that has fewer than two different values is left out, and so is a category most of whose levels
-    occur once. `circles`: name -> period; such a column becomes its cosine and sine.
+    A column that has fewer than two different values is left out, and so is a category that is `too_fine`.
+    `circles`: name -> period; such a column becomes its cosine and sine.
     """
     names: list[str] = []
     values: list[Floats] = []
@@ -106,7 +113,7 @@ def prepare(
         if len(seen) < 2:
             continue
         if column.levels:
-            if 2 * len(seen) > np.isfinite(x).sum():
+            if too_fine(column):
                 continue
             codes = np.where(np.isfinite(x), x, -1).astype(np.int64)
             categories.append(Category(name, codes, len(column.levels)))
@@ -124,29 +131,45 @@ def prepare(
     return Targets(tuple(names), table.astype(np.float32), np.array(turns, bool), tuple(categories))
 
 
-def given_away(column: Column, by: Column) -> float:
-    """The share of a column's variance, as normal scores or levels, that lies between the levels (or 16
-    equally filled bins) of another, less what as many random bins get."""
-    there = np.isfinite(column.values) & np.isfinite(by.values)
-    n = int(there.sum())
-    if n < 2:
-        return 0.0
-    bins = by.values[there]
-    if not by.levels:
-        bins = np.searchsorted(np.unique(np.quantile(bins, np.linspace(0, 1, 17)[1:-1])), bins, side="right")
+def equal_bins(column: Column) -> NDArray[np.int64]:
+    """`(n,)` levels, or 16 bins with as many rows each (equal values stay together); anything where
+    missing."""
+    values = np.nan_to_num(column.values)
+    if column.levels:
+        levels: NDArray[np.int64] = values.astype(np.int64)
+        return levels
+    there = np.isfinite(column.values)
+    if not there.any():
+        return np.zeros(len(values), np.int64)
+    edges = np.unique(np.quantile(column.values[there], np.linspace(0, 1, BINS + 1)[1:-1]))
+    bins: NDArray[np.int64] = np.searchsorted(edges, values, side="right").astype(np.int64)
+    return bins
+
+
+def share_between(rows: Floats, bins: NDArray[np.int64]) -> float:
+    """The share of the variance of `rows` `(n, d)` that lies between `bins` `(n,)`, less what as many random
+    bins get: 1 where they decide everything, 0 where nothing can be said."""
     bins = np.unique(bins, return_inverse=True)[1]
-    used = int(bins.max()) + 1
-    levels = range(len(column.levels)) if column.levels else ()
-    x = column.values[there]
-    y = np.stack([x == k for k in levels], 1).astype(float) if column.levels else rank_normal(x)[:, None]
-    y = y - y.mean(0)
-    whole = float((y**2).sum())
-    if used < 2 or used >= n or whole <= 0:
+    used = int(bins.max()) + 1 if len(bins) else 0
+    apart = rows - rows.mean(0) if len(rows) else rows
+    whole = float((apart**2).sum())
+    if used < 2 or used >= len(rows) or whole <= 0:
         return 0.0
-    counts = np.bincount(bins)
-    sums = np.stack([np.bincount(bins, y[:, k]) for k in range(y.shape[1])], 1)
-    share, chance = float((sums**2 / counts[:, None]).sum() / whole), (used - 1) / (n - 1)
+    sums = np.zeros((used, rows.shape[1]))
+    np.add.at(sums, bins, apart)
+    share = float((sums**2 / np.bincount(bins)[:, None]).sum() / whole)
+    chance = (used - 1) / (len(rows) - 1)
     return max(0.0, (share - chance) / (1 - chance))
+
+
+def given_away(column: Column, by: Column) -> float:
+    """The share of a column's variance, as normal scores or levels, that lies between the levels (or equally
+    filled bins) of another, less what as many random bins get."""
+    there = np.isfinite(column.values) & np.isfinite(by.values)
+    x = column.values[there]
+    levels = range(len(column.levels))
+    y = np.stack([x == k for k in levels], 1).astype(float) if levels else rank_normal(x)[:, None]
+    return share_between(y, equal_bins(by)[there])
 
 
 def read_names(text: str, columns: Mapping[str, Column], option: str) -> list[str]:

@@ -51,6 +51,7 @@ from semblance.objectives._closing import whiten
 from semblance.objectives._decoder import Decoder, doublings, redrawing_error
 from semblance.objectives._levels import principal
 from semblance.objectives._parts import Partners, UnitHead, spread, wide
+from semblance.objectives._shared import recall
 
 __all__ = [
     "PRESETS",
@@ -101,7 +102,7 @@ class Objective(nn.Module):
         self.register_buffer("norms", torch.zeros(len(TERMS)))
         self.register_buffer("steps", torch.tensor(0))
         self.count = 0  # `steps` where reading it does not wait for the device
-        self.register_load_state_dict_post_hook(_recall)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(recall)  # type: ignore[no-untyped-call]
         self.views = (View(plain=s.plain or 0.0), View())
         self.measured: Measured | None = None
         if s.whiten:
@@ -143,14 +144,18 @@ class Objective(nn.Module):
         return self.partner.draw(ids, generator)
 
     def check_batch(self, batch: int) -> None:
-        """Raise `ConfigError` where more clusters were asked for than images are in a batch (A.8), unless
-        their centroids are kept from batch to batch."""
+        """Raise `ConfigError` where more clusters were asked for than images are in a batch, unless their
+        centroids are kept from batch to batch, and where no term is on."""
         mended = self.config.variant in ("fixed", "plus") and not self.config.memory
         if mended and (self.config.clusters or 0) > batch:
             raise ConfigError(
                 f"cbswr.clusters is {self.config.clusters}, a batch has {batch} images",
                 f"at most {batch} clusters, or a larger batch and more images",
             )
+        s = self.settings
+        given = (s.metric, s.rim, s.decorrelate, self.features, self.decoder, self.beneath, self.measured)
+        if not any(given):
+            raise ConfigError("every term of cbswr is off: nothing is left to learn", "turn one of them on")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All parameters; the cluster head's have the weight decay R(theta)."""
@@ -160,7 +165,7 @@ class Objective(nn.Module):
         return [{"params": rest}, {"params": head, "weight_decay": self.settings.head_decay}]
 
     def forward(self, batch: Batch) -> Loss:
-        """`L = alpha L_m + beta L_rim + gamma L_rec` of one batch (A.3), and what `plus` adds to it. Without
+        """`L = alpha L_m + beta L_rim + gamma L_rec` of one batch, and what `plus` adds to it. Without
         columns, or on a frozen encoder, nothing measured is predicted."""
         images = torch.cat(batch.views)
         if self.beneath is None:
@@ -257,7 +262,7 @@ class Objective(nn.Module):
         return torch.cat([rows[:m][own], rows[m:][own]])
 
     def _weigh(self, terms: dict[str, Tensor], error: Tensor | None, maps: Tensor) -> None:
-        """Every 20 steps: the norm of each term's gradient at E, and gamma from their ratio (F.4.1)."""
+        """Every 20 steps: the norm of each term's gradient at E, and gamma from their ratio."""
         if not self.training or self.count % EVERY or not maps.requires_grad:
             return
         parts = terms if error is None else {**terms, "reconstruction": error}
@@ -265,8 +270,8 @@ class Objective(nn.Module):
             if name in parts and parts[name].requires_grad:
                 (slope,) = torch.autograd.grad(parts[name], maps, retain_graph=True)
                 self.norms[index] = ranks.total(slope.square().sum()).sqrt()
-        if error is not None and self.settings.share and terms:
-            lead = self.norms[TERMS.index(next(iter(terms)))]
+        lead = next((self.norms[TERMS.index(name)] for name in terms if name in TERMS), None)
+        if error is not None and self.settings.share and lead is not None:
             wanted = (self.settings.share * lead / self.norms[-1].clamp(min=1e-12)).clamp(max=1e3)
             self.gamma.copy_(wanted if self.count == 0 else 0.5 * (self.gamma + wanted))
 
@@ -288,7 +293,3 @@ class Objective(nn.Module):
             **({} if self.trust is None else {"trust": self.trust().mean()}),
             **{f"share.{name}": share for name, share in zip(TERMS, shares, strict=True)},
         }
-
-
-def _recall(module: Objective, keys: Any) -> None:
-    module.count = int(module.steps)

@@ -41,6 +41,7 @@ from semblance.objectives._closing import centre, erase_from
 from semblance.objectives._heads import Heads, reverse
 from semblance.objectives._parts import UnitHead, wide
 from semblance.objectives._roles import asked_roles, roles
+from semblance.objectives._shared import recall
 from semblance.objectives._targets import Targets, prepare, read_circles
 
 __all__ = ["SETTINGS", "Config", "Objective", "asked_roles", "equalised", "held_out", "roles", "turn"]
@@ -124,7 +125,7 @@ class Objective(nn.Module):
         self.roles: dict[str, str] = {}
         self.kept: nn.ModuleList | None = None
         self.dropped: nn.ModuleList | None = None
-        self.register_load_state_dict_post_hook(_recall)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(recall)  # type: ignore[no-untyped-call]
 
     def take_columns(self, columns: Mapping[str, Column]) -> None:
         """Make targets and heads. Raises `ConfigError` where no column is left to predict."""
@@ -261,7 +262,3 @@ def turn(images: Tensor, chance: float) -> tuple[Tensor, Tensor]:
             some = torch.rot90(images[rows], way % 4, (2, 3))
             out[rows] = some.flip(3) if way >= 4 else some
     return out, coins.to(images.device)
-
-
-def _recall(module: Objective, keys: Any) -> None:
-    module.count = int(module.steps)

@@ -27,6 +27,7 @@ from semblance import ranks
 from semblance.contracts import Batch, Encoder, Loss
 from semblance.errors import ConfigError
 from semblance.objectives._parts import spread, wide
+from semblance.objectives._shared import follow
 
 __all__ = [
     "SETTINGS",
@@ -196,16 +197,9 @@ class Objective(nn.Module):
             return shuffled
         return batches(shuffled, self.neighbours.to(shuffled.device), batch)
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """The teacher follows the student: every weight and statistic."""
-        student: tuple[Any, Any] = (self.encoder, self.background)
-        for own, theirs in zip(self.teacher, student, strict=True):
-            for mine, new in zip(own.state_dict().values(), theirs.state_dict().values(), strict=True):
-                if mine.is_floating_point():
-                    mine.lerp_(new.to(mine.dtype), 1 - self.config.momentum)
-                else:
-                    mine.copy_(new)
+        follow(list(self.teacher), (self.encoder, self.background), self.config.momentum)
 
     def forward(self, batch: Batch) -> Loss:
         """`(L_RC(f) + L_RC(g)) / 2 + L_KL` of one batch, L_RC above the least that W allows.

@@ -17,7 +17,7 @@ __all__ = ["Muon", "is_matrix", "orthogonal"]
 
 CURVE = (3.4445, -4.7750, 2.0315)
 ROUNDS = 3
-"""Five are usual; three teach as much (docs/results/sweep.md), and 16 bits are enough for their products."""
+"""Five are usual; three taught as much in trials, and 16 bits are enough for their products."""
 PACE = 10.0
 """A matrix's learning rate, in those of the other weights."""
 MEMORY = 0.95
