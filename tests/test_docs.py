@@ -131,3 +131,13 @@ def test_links_inside_the_repository_lead_somewhere() -> None:
             if "://" not in target and not (page.parent / target).exists():
                 missing.append(f"{page.name}: {target}")
     assert [line for line in missing if not line.endswith("docs/report.png")] == []
+
+
+def test_results_in_the_readme_are_those_of_the_benchmarks() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## Results\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "results").glob("*.md")]
+    known = {line for page in pages for line in page.splitlines()}
+    assert len(rows) > 20
+    assert [row for row in rows if row not in known] == []

@@ -34,7 +34,7 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Score COLLECTION against labels, beside raw pixels and the untrained encoder."""
+    """Score COLLECTION against labels, beside raw and whitened pixels and the untrained encoder."""
     from semblance.collection.store import Collection
 
     with screen.Screen() as watched:
