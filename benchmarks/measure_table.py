@@ -106,7 +106,7 @@ Found on the seeds below:
   0.02 in each head (seed 11, 3,200 images). Erasing once more from both together left 0.012, and on other
   images what chance leaves: the probe went from 38.5 to 34.0, the class stayed.
 - What is left is how well means are known, and what was learned by heart. A probe on 1,600 others, of a
-  network trained on 800 (seeds 11, 12; `simclr` and `sigreg` beside it): 38 to 44 where the erasing was fitted
+  network trained on 800 (seeds 11, 12; beside `simclr` and `sigreg`): 38 to 44 where erasing was fitted
   to the images it had learned on, 32 to 41 where to 800 others, 26 to 33 where to 6,400 others; fewer
   directions (16 or 32 in each head) change nothing. So the bar of 5 points takes thousands of images.
 - Sizes of 2,000 and 8,000 (sky) and of 3,200 and 20,000 (batch) images were added after smaller ones had been
