@@ -332,6 +332,20 @@ def test_epochs_are_shown_once_and_when_they_come(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err.splitlines() == ["epoch 2: loss 1.000", "epoch 3: loss 1.000"]
 
 
+def test_epochs_of_a_training_that_starts_over_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    line = json.dumps({"epoch": 1, "loss": 1.0}) + "\n"
+    path.write_text(3 * line, encoding="utf-8")
+    with watch.Watch(path) as watched:
+        path.unlink()
+        watched.progress("decode", 1, 9)
+        path.write_text(line, encoding="utf-8")
+        watched.progress("learn", 1, 9)
+    assert capsys.readouterr().err.splitlines() == ["epoch 1: loss 1.000"]
+
+
 def test_time_left_stands_at_every_epoch_and_the_end_after_the_last(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

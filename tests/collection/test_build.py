@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 from tests.collection.conftest import COUNT, TINY, write_digits
 
-from semblance.collection import disk
+from semblance.collection import build, disk
 from semblance.collection.build import learn, run, target_of
 from semblance.collection.store import Collection
 from semblance.errors import CollectionError, ConfigError, InputError
@@ -173,6 +174,29 @@ def test_a_folder_that_is_no_collection_is_never_touched(digits: Path, tmp_path:
     with pytest.raises(CollectionError, match="is not a collection"):
         learn(digits, tmp_path / "notes.smb", overwrite=True, **TINY)
     assert (tmp_path / "notes.smb" / "diary.txt").read_text() == "mine"
+
+
+def test_a_build_cut_off_goes_on_with_more_patience_and_counts_its_seconds(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "again.smb"
+
+    def stopped(*given: Any, **options: Any) -> Any:
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "learn_model", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            learn(digits, out, **TINY)
+    building = json.loads((disk.building_folder(out) / "building.json").read_text(encoding="utf-8"))
+    assert building["seconds"]["train"] >= 0.2
+    pixels = (disk.building_folder(out) / "pixels.npy").stat().st_ino
+    done = learn(digits, out, **TINY, training_options={"patience": 5})
+    assert done.outcome == "resumed"
+    assert (out / "pixels.npy").stat().st_ino == pixels
+    assert done.info["actual"]["seconds"]["train"] >= building["seconds"]["train"]
+    assert done.info["config"]["training"]["patience"] == 5
 
 
 def test_one_builder_at_a_time(pair: tuple[Path, Path]) -> None:

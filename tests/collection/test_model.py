@@ -31,6 +31,17 @@ def test_embedding_is_encoder_then_head(model: Model, built: Path) -> None:
     assert wanted.shape == (5, model.dim)
 
 
+def test_the_precision_asked_for_is_that_of_embeddings_too(
+    model: Model, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "semblance.collection.model.embed", lambda *given, **how: asked.append(how) or given[2]
+    )
+    model.embed_pixels(np.array(Collection.open(built).pixels[:2]))
+    assert [how["precision"] for how in asked] == ["32"]
+
+
 def test_every_form_of_an_image_is_the_same_image(model: Model, built: Path, digits: Path) -> None:
     collection = Collection.open(built)
     path = digits / collection.paths[7]

@@ -515,3 +515,33 @@ def test_an_image_that_cannot_be_scored_is_told_before_learning(
     monkeypatch.delattr(build, "learn")
     with pytest.raises(InputError, match=r"\.png cannot be used"):
         bench.run_seed(task, tmp_path / "results.jsonl", 0)
+
+
+def test_an_objective_with_labels_learns_from_the_recipes_column(photos: Path, tmp_path: Path) -> None:
+    """Folders say 4 classes; the column says two others."""
+    rows = tabled(photos)
+    with (photos / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        kinds = [[path, str(int(name) % 2), fold] for path, name, fold in rows]
+        csv.writer(file).writerows([["path", "kind", "fold"], *kinds])
+    text = LINES.replace("sme", "qsmi") + '\n[data]\nheld_out = 0.4\ncolumn = "kind"\n'
+    task = bench.prepare(read_recipe(write(tmp_path, text)), photos)
+    out = tmp_path / "results.jsonl"
+    bench.run_seed(task, out, 0)
+    said = Collection.open(task.collection(out)).model.facts["training"]["labels"]
+    assert "kind" in said
+    assert "folders" not in said
+
+
+def test_what_cannot_be_scored_is_told_before_learning(photos: Path, tmp_path: Path) -> None:
+    rows = tabled(photos)
+    names = {"a": "", "b": "x"}
+    with (photos / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        header = ["path", "class", "split"]
+        csv.writer(file).writerows([header, *([path, names[fold], fold] for path, _, fold in rows)])
+    with pytest.raises(InputError, match="no image that votes has a label"):
+        bench.prepare(read_recipe(write(tmp_path, LINES + SPLIT)), photos)
+    with (photos / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *([path, path, fold] for path, _, fold in rows)])
+    text = LINES + '\n[data]\ntrain = { split = "a" }\nscore = { split = "b" }\n'
+    with pytest.raises(InputError, match="no class has two images"):
+        bench.prepare(read_recipe(write(tmp_path, text)), photos)

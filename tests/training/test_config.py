@@ -46,7 +46,8 @@ def test_steps_of_the_paper() -> None:
 
 def test_one_step_is_a_whole_training() -> None:
     for schedule in ("cosine", "constant", "steps"):
-        assert rates(TrainConfig(lr=1.0, schedule=schedule), 1, 1) == [1.0]
+        given: Any = {"milestones": (1,), "factors": (0.1,)} if schedule == "steps" else {}
+        assert rates(TrainConfig(lr=1.0, schedule=schedule, **given), 1, 1) == [1.0]
 
 
 @pytest.mark.parametrize(("optimiser", "peak"), [("muon", 2e-3), ("adamw", 2e-3), ("sgd", 0.03)])
@@ -65,6 +66,12 @@ def test_default_rates(optimiser: Any, peak: float) -> None:
         {"schedule": "linear"},
         {"milestones": (1,)},
         {"warmup": 1.0},
+        {"schedule": "steps"},
+        {"schedule": "steps", "milestones": (40, 20), "factors": (0.1, 0.01)},
+        {"lr": -1.0},
+        {"lr": float("nan")},
+        {"weight_decay": -0.1},
+        {"momentum": 1.0},
     ],
 )
 def test_bad_options(options: dict[str, Any]) -> None:

@@ -228,6 +228,40 @@ def test_a_budget_below_an_epoch_is_said_early(
     assert len(steps) == loop.TIMING_STEPS
 
 
+def test_what_comes_once_is_not_taken_for_the_pace(
+    store: Make, objective: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 steps of 1 s, 3 s for neighbours before each epoch, and a first step of 30 s: 23 s an epoch."""
+    clock = Clock(1.0)
+    monkeypatch.setattr(loop, "time", clock)
+    learner, planned = objective(), []
+
+    def look(embed: Any) -> None:
+        clock.now += 3.0
+
+    learner.before_epoch = look
+
+    def step(stage: str, done: int, total: int) -> None:
+        clock.now += 30.0 if done == 2 else 1.0
+        planned.append(total // 40)
+
+    done = train(store(40), learner, config(batch=2, budget=100.0, epochs=9), tmp_path, 8, step)
+    assert done.epochs == 3
+    assert done.seconds == pytest.approx(3 * 23 + 29)
+    assert planned[loop.TIMING_STEPS :] == [3] * (60 - loop.TIMING_STEPS)
+
+
+def test_another_budget_goes_on_from_the_same_checkpoint(
+    store: Make, objective: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(1.0)
+    monkeypatch.setattr(loop, "time", clock)
+    assert train(store(20), objective(), config(batch=2, budget=25.0), tmp_path, 8, clock.step).epochs == 2
+    done = train(store(20), objective(), config(batch=2, budget=45.0), tmp_path, 8, clock.step)
+    assert done.epochs == 4
+    assert done.seconds == pytest.approx(40)
+
+
 def test_saves_every_two_minutes(
     store: Make, objective: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,35 @@ def test_ctrl_c_saves_the_step_and_leaves(store: Make, objective: Make, config: 
     assert_same(done, whole)
 
 
+def test_ctrl_c_at_the_end_of_an_epoch_is_not_forgotten(
+    store: Make, objective: Make, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the last epoch is closed: all is saved, the next run has nothing left to learn; it is said."""
+    whole, said, close = (
+        run(store, objective, config, tmp_path / "whole", "sme"),
+        [],
+        loop._Training._end_epoch,
+    )
+
+    def ring(self: Any, epoch: int) -> None:
+        close(self, epoch)
+        if epoch == self.epochs - 1:
+            signal.raise_signal(signal.SIGINT)
+
+    def progress(*step: Any) -> None: ...
+
+    progress.say = said.append  # type: ignore[attr-defined]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Training, "_end_epoch", ring)
+        with pytest.raises(KeyboardInterrupt):
+            run(store, objective, config, tmp_path / "rung", "sme", progress)
+    assert len(said) == 1
+    assert "stopping" in said[0]
+    taken: list[Any] = []
+    assert_same(run(store, objective, config, tmp_path / "rung", "sme", lambda *s: taken.append(s)), whole)
+    assert not [stage for stage, *_ in taken if stage == "learn"]
+
+
 def test_a_second_ctrl_c_does_not_wait(store: Make, objective: Make, config: Make, tmp_path: Path) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)

@@ -31,7 +31,7 @@ class Watch(screen.Screen):
     def __init__(self, metrics: Path) -> None:
         super().__init__()
         self.metrics = metrics
-        self._epochs = len(_records(metrics))
+        self._epochs = len(_records(metrics) or [])
         self._looked = 0.0
         self._stage = ""
         self._learned = (0, 0)
@@ -65,7 +65,9 @@ class Watch(screen.Screen):
 
     def epochs(self, records: list[dict[str, Any]]) -> None:
         """Show those of `records` that have not been shown."""
-        new, self._epochs = records[self._epochs :], max(self._epochs, len(records))
+        if len(records) < self._epochs:  # a training that started over
+            self._epochs = 0
+        new, self._epochs = records[self._epochs :], len(records)
         done, total = self._learned
         left = self.left("learn", done, total) if new and done < total else None
         for record in new:
@@ -74,14 +76,19 @@ class Watch(screen.Screen):
 
     def _look(self) -> None:
         self._looked = time.monotonic()
-        self.epochs(_records(self.metrics))
+        records = _records(self.metrics)
+        if records is not None:
+            self.epochs(records)
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def _records(path: Path) -> list[dict[str, Any]] | None:
+    """Those of every epoch so far; None while the file is being replaced."""
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):  # not there yet, or just being replaced
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError):
+        return None
 
 
 def health_line(record: Mapping[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,8 +51,16 @@ class Job:
         started = time.monotonic()
         try:
             yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+        except BaseException:  # Ctrl-C above all: the next run goes on counting from here
+            self._count(name, started)
+            record = self.folder / "building.json"
+            with contextlib.suppress(CollectionError, OSError):
+                disk.write_json(record, {**disk.read_json(record), "seconds": self.seconds})
+            raise
+        self._count(name, started)
+
+    def _count(self, name: str, started: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
 
 def start(job: Job, request: dict[str, Any]) -> bool:
@@ -62,13 +71,23 @@ def start(job: Job, request: dict[str, Any]) -> bool:
             found = disk.read_json(record)
         except CollectionError:
             found = {}
-        if found.get("request") == plain(request):
+        if _free(found.get("request", {})) == _free(plain(request)):
             job.seconds = {name: float(value) for name, value in found.get("seconds", {}).items()}
             return True
     shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir()
     disk.write_json(record, {"request": plain(request), "seconds": {}})
     return False
+
+
+def _free(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request without what may be another when a build goes on: more patience, more time."""
+    settings = request.get("settings", {})
+    training = dict(settings.get("training", {}))
+    training.pop("patience", None)
+    if training.get("budget") is not None:
+        training |= {"budget": "some", "epochs": None}
+    return {**request, "settings": {**settings, "training": training}}
 
 
 def save_progress(job: Job, request: dict[str, Any], bill: dict[str, Any] | None) -> None:

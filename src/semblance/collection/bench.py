@@ -11,6 +11,7 @@ import hashlib
 import json
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,10 +90,22 @@ def prepare(recipe: Recipe, data: str | Path | None = None, most: int | None = N
         raise InputError(
             f"{recipe.name}: {', and '.join(missing)}", "; ".join(hint for hint in hints if hint)
         )
+    _check(recipe.protocol, picked)
     found = scan(picked.files(picked.train))
     seen = survey(found, options)
     settings = resolve(options, len(found.items), seen.side, seen.pixels)
     return Task(recipe, picked, settings, _hash(settings, recipe.protocol, picked))
+
+
+def _check(how: Protocol, picked: Picked) -> None:
+    """Raise `InputError` for what could only fail when all is learned."""
+    if how.name == "knn" and not picked.bank:
+        raise InputError("no image that votes has a label", "label some, or name others with bank in [data]")
+    classes = Counter(picked.labels(picked.score))
+    if how.name != "knn" and max(classes.values()) < 2:
+        raise InputError(
+            "no class has two images that are scored", "score more of them: retrieval finds an image's like"
+        )
 
 
 def bill_of(task: Task, out: Path, progress: Progress | None = None) -> Plan:
@@ -170,6 +183,8 @@ def _learned(task: Task, out: Path, seed: int, progress: Progress | None) -> Col
         return Collection.open(target)
     manifest = task.picked.write_manifest(target.with_suffix(".csv"))
     asked = {one.name: getattr(task.recipe.options, one.name) for one in dataclasses.fields(Options)}
+    if task.settings.lesson is not None:  # it learns from labels: those of the images that learn
+        asked |= {"labels": manifest, "column": task.picked.column}
     done = build.learn(manifest, target, progress=progress, **{**asked, "seed": seed, "overwrite": True})
     done.record(recipe=mark)
     return done

@@ -110,15 +110,16 @@ def model_rows(
     config = plugins.configure("encoders", described["name"], described["config"])
     encoder: Any = build_encoder(described["name"], config, model.facts["training"]["config"]["seed"])
     side, crop = view_size(model.size, model.facts["crop"]), model.facts["crop"]
+    how: dict[str, Any] = {"device": device, "precision": model.precision}
 
     def features(stage: str) -> NDArray[np.float32]:
         head = None
         if model.facts["head"].get("levels"):
             some = pixels[spread_rows(len(pixels), READ)]
-            levels = embed(encoder, None, some, side, crop=crop, levels=True, device=device)
+            levels = embed(encoder, None, some, side, crop=crop, levels=True, **how)
             head = principal(torch.from_numpy(levels), encoder.level_dims, model.dim)
         rows: NDArray[np.float32] = embed(
-            encoder, head, pixels, side, crop=crop, device=device, progress=progress, stage=stage
+            encoder, head, pixels, side, crop=crop, progress=progress, stage=stage, **how
         )
         return rows
 

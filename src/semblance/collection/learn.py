@@ -48,6 +48,8 @@ __all__ = [
 
 SAMPLE = 512
 """Images that pixel statistics and the choice of views look at."""
+VALUES = 2**25
+"""At most so many values of pixels, of 32 images or more: what is told of them takes 50 bytes for each."""
 APART = 7_919
 """Added to the seed of what is drawn for heads of columns."""
 
@@ -114,7 +116,8 @@ def prepare(
     if settings.begin is not None:
         fill_encoder(encoder, settings.begin)
     elif hasattr(encoder, "look_at"):
-        sample = pixels[spread_rows(len(pixels), SAMPLE)].astype(np.float32) / np.iinfo(pixels.dtype).max
+        some = spread_rows(len(pixels), min(SAMPLE, max(32, VALUES // pixels[0].size)))
+        sample = pixels[some].astype(np.float32) / np.iinfo(pixels.dtype).max
         encoder.look_at(torch.from_numpy(sample).permute(0, 3, 1, 2))
     start = {name: value.detach().clone() for name, value in encoder.state_dict().items()}
     encoder = Frozen(encoder) if settings.freeze else encoder

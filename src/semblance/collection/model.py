@@ -138,9 +138,15 @@ class Model:
             view_size(self.size, crop),
             crop=crop,
             device=device,
+            precision=self.precision,
             progress=progress,
         )
         return rows
+
+    @property
+    def precision(self) -> str:
+        """What the training was asked for: auto, 32 or bf16."""
+        return str(self.facts["training"]["config"].get("precision", "auto"))
 
     def save(self, folder: str | Path) -> Path:
         """`folder` with the model in it; `model.json` comes last, so that a folder with it is whole."""

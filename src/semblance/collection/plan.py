@@ -133,9 +133,10 @@ def make_bill(
     per_epoch = steps * measured.step + min(good, LOOKED) / measured.embed_rate + measured.save
     if measured.partners:
         per_epoch += good / measured.embed_rate
-    learning = training.epochs * per_epoch
+    epochs = training.epochs
     if training.budget is not None:
-        learning = min(learning, training.budget)
+        epochs = max(1, int((training.budget - measured.warm) / per_epoch))
+    learning = epochs * per_epoch
     closing = min(good, measured.closing) / measured.embed_rate
     seconds = {
         "decode": n / rate,
@@ -157,9 +158,9 @@ def make_bill(
         reason=settings.reason,
         objective=settings.objective,
         views=measured.views,
-        epochs=training.epochs,
+        epochs=epochs,
         batch=batch,
-        steps=steps * training.epochs,
+        steps=steps * epochs,
         parameters=measured.parameters,
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
         memory=peak_memory() + max(0, store - sampled) + rows + LATER,

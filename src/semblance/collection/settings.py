@@ -45,7 +45,7 @@ class Options:
     same), time:NAME (the one before or after in its folder). `labels`, `column`: for an objective that learns
     from them, as `evaluate` takes them. `training_options`: fields of `TrainConfig`.
     `where`: rows of a manifest. `overwrite`: replace a collection made from other options. `device`,
-    `precision`, `threads` do not change what is made.
+    `threads` do not change what is made; `precision`: auto, 32 or bf16, of the training and of embeddings.
     """
 
     objective: str | None = None

@@ -56,7 +56,7 @@ def principal(rows: Tensor, groups: Sequence[int], dim: int, shrink: float | Non
         for each in (covariance.diagonal(), mean.square())
     )
     if not bool(torch.isfinite(totals + squares).all()):
-        raise TrainingCollapsed("the encoder's levels are not finite", "a lower --lr")
+        raise TrainingCollapsed("the encoder's levels are not finite", "a lower --training.lr")
     varies = totals > TINY * squares
     if not varies.any():
         return None

@@ -58,6 +58,18 @@ class TrainConfig:
             )
         if len(self.milestones) != len(self.factors) or not 0 <= self.warmup < 1:
             raise ConfigError("one factor for each milestone, and a warm-up share below 1 are needed")
+        stepped = self.schedule == "steps"
+        if list(self.milestones) != sorted(set(self.milestones)) or stepped > bool(self.milestones):
+            raise ConfigError(
+                f"milestones are {','.join(map(str, self.milestones)) or 'none'}",
+                "the schedule steps needs epochs in rising order",
+            )
+        if not 0 < self.base_lr() < math.inf or not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(
+                f"lr={self.lr}, weight_decay={self.weight_decay}", "lr above 0, weight decay of 0 or more"
+            )
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"momentum is {self.momentum}", "0 or more, below 1")
 
     def base_lr(self) -> float:
         """The peak learning rate."""

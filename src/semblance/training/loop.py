@@ -113,20 +113,29 @@ class _Training:
         self.steps = len(pixels) // self.batch
         self.epochs = config.epochs
         self.ledger = Ledger(self.device)
+        self.refit = False  # another budget than the checkpoint's
         self.before = self.said = 0.0
+        self.once = self.ahead = 0.0  # seconds that come once, and those before every epoch's first step
+        self.first: float | None = None  # when the first step of all was done
         self.draw = Batches(pixels, self.objective, config, size, self.batch, self.device, positives)
 
     def run(self) -> TrainResult:
         epoch, step = self._resume()
         self.started = self.saved = time.monotonic()
-        with ctrl_c() as interrupted:
+        if self.refit:
+            self._fit_budget(epoch, 0)
+        with ctrl_c(getattr(self.progress, "say", None)) as interrupted:
             while epoch < self.epochs:
                 if step == 0 and hasattr(self.objective, "before_epoch"):
+                    begin = time.monotonic()
                     self.objective.before_epoch(self._features)
+                    self.ahead = time.monotonic() - begin
                 while step < self.steps:
                     self._step(epoch, step)
                     step += 1
-                    if epoch == 0 and step == min(TIMING_STEPS, max(1, self.steps // 2)):
+                    if (epoch, step) == (0, 1):
+                        self.first = self._elapsed()
+                    if epoch == 0 and step == min(TIMING_STEPS, max(2, self.steps // 2)):
                         self._fit_budget(0, step)
                     stop = self._stops(interrupted, step)
                     if stop or time.monotonic() - self.saved > SAVE_EVERY:
@@ -138,6 +147,8 @@ class _Training:
                 self._fit_budget(epoch, 0)
                 self._save(epoch, 0)
                 self._check()
+                if self._stops(interrupted, 0):
+                    raise KeyboardInterrupt
         if hasattr(self.objective, "read"):
             self.objective.head = self.objective.read(self._features("finish", READ, levels=True))
         elif hasattr(self.objective, "finish"):
@@ -186,14 +197,18 @@ class _Training:
         health.check(self.ledger.history, self.config, name)
 
     def _fit_budget(self, epoch: int, step: int) -> None:
-        """With a budget: as many whole epochs as fit, from the pace so far."""
+        """With a budget: as many whole epochs as fit, from the pace so far; what the first step takes longer
+        than the others is spent once."""
         if self.config.budget is None:
             return
-        done = epoch + step / self.steps
-        pace = self._elapsed() / done
-        left = max(0.0, self.config.budget - self._elapsed())
-        fits = int(least(left / max(pace, 1e-9) + done, self.device))
-        if fits < 1:
+        if step and self.first is not None:
+            each = (self._elapsed() - self.first) / (step - 1)
+            pace = self.ahead + each * self.steps
+            self.once = max(0.0, self._elapsed() - self.ahead - each * step)
+        else:
+            pace = (self._elapsed() - self.once) / (epoch + step / self.steps)
+        fits = int(least((self.config.budget - self.once) / max(pace, 1e-9), self.device))
+        if step and fits < 1:
             raise ConfigError(
                 f"one epoch takes about {pace:.0f} s here, the budget is {self.config.budget:.0f} s",
                 "give more --budget, fewer images or a smaller encoder",
@@ -210,8 +225,10 @@ class _Training:
                 "repeat them, or delete it to start again",
             )
         self.ledger.restore(meta)
-        self.before = meta["seconds"]
+        self.before, self.once = meta["seconds"], meta.get("once", 0.0)
+        same = self.config.budget == meta.get("budget", self.config.budget)
         self.epochs = meta["epochs"] if self.config.budget is not None else self.config.epochs
+        self.refit = not same and meta["epoch"] > 0 and meta["step"] == 0
         if ranks.index() == 0:  # a kill may have fallen between the checkpoint and its metrics
             self.ledger.write(self.folder / "metrics.jsonl")
         if meta["step"] == 0:
@@ -222,7 +239,8 @@ class _Training:
         self.saved = time.monotonic()
         if ranks.index() != 0:
             return
-        position = {"epoch": epoch, "step": step, "epochs": self.epochs, "seconds": self._elapsed()}
+        position: dict[str, Any] = {"epoch": epoch, "step": step, "epochs": self.epochs}
+        position |= {"seconds": self._elapsed(), "once": self.once, "budget": self.config.budget}
         meta = {"identity": self._identity(), **position, **self.ledger.state()}
         checkpoint.save(self.path, self.objective, self.optimiser, meta)
         self.ledger.write(self.folder / "metrics.jsonl")

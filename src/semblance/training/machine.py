@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -109,8 +109,8 @@ def least(value: float, device: torch.device) -> float:
 
 
 @contextlib.contextmanager
-def ctrl_c() -> Iterator[threading.Event]:
-    """While training, the first Ctrl-C only raises a flag; a second one interrupts at once."""
+def ctrl_c(say: Callable[[str], object] | None = None) -> Iterator[threading.Event]:
+    """While training, the first Ctrl-C only raises a flag, and is said; a second one interrupts at once."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag
@@ -120,6 +120,8 @@ def ctrl_c() -> Iterator[threading.Event]:
         if flag.is_set():
             raise KeyboardInterrupt
         flag.set()
+        if say is not None:
+            say("stopping at the next safe place (Ctrl-C again: at once)")
 
     previous = signal.signal(signal.SIGINT, handle)
     try:
