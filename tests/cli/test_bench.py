@@ -102,7 +102,7 @@ def test_a_dry_run_does_nothing(desk: Path) -> None:
     done = call("mine.toml", "--seeds", "3", "--dry-run")
     assert done.exit_code == 0, done.output
     assert "seeds to run: 0, 1, 2, 0 of 3 are in" in done.stdout
-    assert "1 epochs of 16 images a step" in done.stdout
+    assert "1 epoch of 16 images a step" in done.stdout
     told = json.loads(call("mine.toml", "--dry-run", "--json").stdout)
     assert told["images"] == {"train": 20, "bank": 20, "score": 20}
     assert told["settings"]["objective"]["name"] == "sme"

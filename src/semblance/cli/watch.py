@@ -121,7 +121,8 @@ def bill_lines(plan: Plan) -> list[str]:
     """The bill as a small table."""
     stages = ", ".join(f"{stage} {seconds_text(value)}" for stage, value in plan.seconds.items())
     options = ", ".join(f"{key} {value}" for key, value in plan.encoder_options.items() if value is not None)
-    length = f"{plan.epochs:,} epochs of {plan.batch:,} images a step, {plan.steps:,} steps"
+    epochs = f"{plan.epochs:,} epoch{'s' * (plan.epochs != 1)}"
+    length = f"{epochs} of {plan.batch:,} images a step, {plan.steps:,} steps"
     rows = [
         ["images", f"{plan.images:,} found, {plan.unreadable:,} unreadable ({plan.checked})"],
         *([["pixels", plan.pixels]] if plan.pixels != "RGB" else []),

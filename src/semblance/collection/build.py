@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from semblance import plugins
 from semblance.collection import columns, disk, labelled, plan, together
 from semblance.collection._job import Job, clean, finish, save_progress, start
 from semblance.collection.checks import check_columns, check_roles, has_roles
@@ -27,10 +28,11 @@ from semblance.collection.plan import Plan
 from semblance.collection.settings import Options, Settings, resolve, with_manifest
 from semblance.collection.store import FORMAT, Collection, is_collection, source_record
 from semblance.collection.update import changes, count, describe, update
-from semblance.contracts import Progress
+from semblance.contracts import PAIR, Progress
 from semblance.errors import CollectionError, InputError
 from semblance.images.sources import Source, scan
 from semblance.images.store import build_store, open_store
+from semblance.training.positives import check_views
 
 __all__ = ["learn", "run", "target_of"]
 
@@ -209,8 +211,10 @@ def _trained(folder: Path) -> float:
 
 
 def _check_columns(source: Source, settings: Settings) -> None:
-    """Raise `ConfigError` before anything is decoded where the second views could not be found, or where a
-    column is named that is none."""
+    """Raise `ConfigError` before anything is decoded where there are no second views or they could not be
+    found, or where a column is named that is none."""
+    if settings.positives != "view":
+        check_views(getattr(plugins.get("objectives", settings.objective).Objective, "views", PAIR))
     manifest = source.table
     given = {} if manifest is None else columns.given_columns(manifest)
     columns.positives(settings.positives, given, [item.path for item in source.items])

@@ -19,7 +19,7 @@ from semblance.training import checkpoint
 from semblance.training.config import TrainConfig
 from semblance.training.embed import pixels_to_tensor
 from semblance.training.machine import resident
-from semblance.training.positives import Positives
+from semblance.training.positives import Positives, check_views
 
 __all__ = ["Batches", "spread_evenly"]
 
@@ -48,11 +48,8 @@ class Batches:
         self.views = getattr(objective, "views", PAIR)
         if any(0 < view.plain < 1 for view in self.views[1:]):
             raise ConfigError("only a first view may be plain for a share of a batch")
-        if positives is not None and not any(view.plain < 1 for view in self.views[1::2]):
-            raise ConfigError(
-                "positives choose what a second view shows, and this objective has one view of an image",
-                "leave --positives out, or take an objective that compares two views",
-            )
+        if positives is not None:
+            check_views(self.views)
         self.ranges = [config.views.narrowed(view.area) for view in self.views]
         self.plain = spread_evenly(batch, self.views[0].plain)
         self.shuffled: tuple[int, Tensor] | None = None

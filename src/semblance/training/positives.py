@@ -7,6 +7,7 @@ one thing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Positives", "by_group", "by_time"]
+from semblance.contracts import View
+from semblance.errors import ConfigError
+
+__all__ = ["Positives", "by_group", "by_time", "check_views"]
+
+
+def check_views(views: Sequence[View]) -> None:
+    """Raise `ConfigError` where no view of an objective's could show a partner."""
+    if not any(view.plain < 1 for view in views[1::2]):
+        raise ConfigError(
+            "positives choose what a second view shows, and this objective has one view of an image",
+            "leave --positives out, or take an objective that compares two views",
+        )
 
 
 class Positives:
