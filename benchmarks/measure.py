@@ -1,6 +1,6 @@
 """What measurements add as targets: a synthetic sky of 12 bands, and 20 labels on galaxies.
 
-    python benchmarks/measure.py [--seeds 6] [--only sky,drop,galaxies,labels] [--data .data]
+    python benchmarks/measure.py [--seeds 6] [--only "sky,drop,drop alone,galaxies,labels"] [--data .data]
 
 Appends to docs/results/measure.jsonl what it finds (a run that is there is not repeated);
 `measure_table.py` writes docs/results/measure.md. Labels are used for scoring only.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import itertools
 import json
 import logging
@@ -158,7 +159,7 @@ def _middle(values: dict[str, float]) -> float:
     return float(np.nanmedian(list(values.values())))
 
 
-def run_drop(seed: int, n: int, epochs: int) -> dict[str, float]:
+def run_drop(seed: int, n: int, epochs: int, name: str = BOTH) -> dict[str, float]:
     """Learned on n stamps, told of n others of the same batches."""
     images, labels, batch = sky(2 * n, seed, batches=4)
     pixels, _ = stored(images)
@@ -167,7 +168,7 @@ def run_drop(seed: int, n: int, epochs: int) -> dict[str, float]:
     found = {}
     for title, drop in (("shown", "mag"), ("dropped", "mag,batch")):
         trained: list[Any] = []
-        learn(pixels[:n], half, BOTH, seed, epochs, trained, **options(BOTH, keep="colour_*", drop=drop))
+        learn(pixels[:n], half, name, seed, epochs, trained, **options(name, keep="colour_*", drop=drop))
         rows = embed(trained[0].encoder, trained[0].head, pixels[n:], SIDE, device="cpu")
         found[f"class, batch {title}"] = few_labels(rows, labels[n:])
         found[f"batch probe, {title}"] = probe(rows, batch[n:])
@@ -243,6 +244,7 @@ def run_galaxies(seed: int, n: int, epochs: int, data: Path) -> dict[str, float]
 RUNS: dict[str, tuple[Callable[..., dict[str, float]], tuple[tuple[int, int], ...]]] = {
     "sky": (run_sky, ((1000, 20), (2000, 12), (8000, 4))),
     "drop": (run_drop, ((800, 20), (3200, 6), (20000, 2))),
+    "drop alone": (functools.partial(run_drop, name="measure"), ((800, 20), (3200, 6), (20000, 2))),
     "galaxies": (run_galaxies, ((800, 8),)),
     "labels": (run_labels, ((2000, 6),)),
 }
