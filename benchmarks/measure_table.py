@@ -108,9 +108,9 @@ Found on the seeds below:
 - What is left is how well means are known, and what was learned by heart. A probe on 1,600 others, of a
   network trained on 800 (seeds 11, 12; beside `simclr` and `sigreg`): 38 to 44 where erasing was fitted
   to the images it had learned on, 32 to 41 where to 800 others, 26 to 33 where to 6,400 others; fewer
-  directions (16 or 32 in each head) change nothing. What else is learned tells of
-  the batch, too: of 20,000 images the probe came to 29.6 with `sigreg` beside `measure`, and to less with
-  `measure` alone, which never asked for it (27.6 and 27.2, seeds 11 and 12, before the rows below).
+  directions (16 or 32 in each head) change nothing. What else is learned brings the batch in: of 20,000
+  images the probe came to 29.6 with `sigreg` beside `measure`, and to less with `measure` alone, which never
+  asked for it (27.6 and 27.2, seeds 11 and 12, before the rows below).
 - Sizes of 2,000 and 8,000 (sky) and of 3,200 and 20,000 (batch) images were added after smaller ones had been
   seen, with other objectives beside `measure`.
 - Missing targets are not filled: the other colours tell less than half of what a missing one says
