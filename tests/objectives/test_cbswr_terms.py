@@ -260,19 +260,13 @@ def test_weights_of_another_number_of_clusters_are_refused(make: Any, tmp_path: 
         checkpoint.load(tmp_path / "last", second, torch.optim.SGD(second.parameters(), lr=0.1))
 
 
-def test_more_clusters_than_images() -> None:
-    """`fixed` asserts K <= m (A.8); the released code allows more."""
-    check = cbswr.Objective.check_batch
-
-    class Asked:
-        def __init__(self, **options: Any) -> None:
-            self.config = Config(**options)
-
+def test_more_clusters_than_images(make: Any) -> None:
+    """`fixed` asserts K <= m; the released code allows more."""
     with pytest.raises(ConfigError, match="at most 16 clusters"):
-        check(Asked(clusters=32), 16)  # type: ignore[arg-type]
-    check(Asked(clusters=16), 16)  # type: ignore[arg-type]
-    check(Asked(), 16)  # type: ignore[arg-type]  # not asked for: clusters without images stay empty
-    check(Asked(variant="released", clusters=100), 64)  # type: ignore[arg-type]
+        make("cbswr", variant="fixed", clusters=32).check_batch(16)
+    make("cbswr", variant="fixed", clusters=16).check_batch(16)
+    make("cbswr", variant="fixed").check_batch(16)  # not asked for: clusters without images stay empty
+    make("cbswr", variant="released", clusters=100).check_batch(64)
 
 
 def test_head_decay_is_the_cluster_heads_own(make: Any) -> None:
