@@ -20,12 +20,12 @@ from semblance.evaluation.statistics import t_interval
 Record = dict[str, Any]
 
 
-def report(records: list[dict[str, Any]]) -> Iterable[str]:
+def report(found: list[Record]) -> Iterable[str]:
     """The page: every bar with what was asked and reached, then a table per question and size."""
     parts = [
-        (question, images, [one for one in records if (one["run"], one["images"]) == (name, images)])
+        (question, images, [one for one in found if (one["run"], one["images"]) == (name, images)])
         for name, question in QUESTIONS.items()
-        for images in sorted({one["images"] for one in records if one["run"] == name})
+        for images in sorted({one["images"] for one in found if one["run"] == name})
     ]
     yield from HEAD
     yield from ("", "## Asked and reached", "", "| asked | images | reached | 95 % interval | verdict |")
@@ -42,7 +42,7 @@ def report(records: list[dict[str, Any]]) -> Iterable[str]:
             scores = [one["scores"][row] for one in sorted(mine, key=lambda one: int(one["seed"]))]
             each = ", ".join(f"{score:.1f}" for score in scores)
             yield f"| {row} | {np.mean(scores):.1f} | {_shown(scores, '.1f')} | {each} |"
-    yield from ("", f"Machine: {'; '.join(sorted({record['machine'] for record in records}))}.")
+    yield from ("", f"Machine: {'; '.join(sorted({record['machine'] for record in found}))}.")
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,9 @@ tuned further on the labels, or one trained on them from nothing; accuracy on 1,
 }
 
 
-def _judged(records: list[dict[str, Any]], one: Bar) -> str:
+def _judged(runs: list[Record], one: Bar) -> str:
     """A row of the table of bars."""
-    found = [r["scores"][one.row] - (r["scores"][one.against] if one.against else 0.0) for r in records]
+    found = [r["scores"][one.row] - (r["scores"][one.against] if one.against else 0.0) for r in runs]
     low, high = _interval(found)
     sign = -1 if one.most else 1
     safe, mean = (high if one.most else low), float(np.mean(found))
@@ -173,7 +173,7 @@ def _judged(records: list[dict[str, Any]], one: Bar) -> str:
         verdict = "reached" if sign * safe > sign * one.bar else "on average"
     form = "+.1f" if one.against else ".1f"
     asked = f"{one.claim} ({'at most' if one.most else 'above'} {one.bar:{form if one.bar else 'g'}})"
-    return f"| {asked} | {records[0]['images']:,} | {mean:{form}} | {_shown(found, form)} | {verdict} |"
+    return f"| {asked} | {runs[0]['images']:,} | {mean:{form}} | {_shown(found, form)} | {verdict} |"
 
 
 def _interval(values: list[float]) -> tuple[float, float]:

@@ -56,7 +56,7 @@ def page(found: Sequence[Record]) -> Iterator[str]:
     usual = min((r["minutes"] for r in every), default=0.0)
     runs = [r for r in every if r["minutes"] == usual]
     longer = [r for r in every if r["minutes"] > usual]
-    found = [r for r in found if r not in longer]
+    found = [r for r in found if r["kind"] != "run" or r["minutes"] == usual]
     tuned = [r for r in found if r["kind"] == "tune"]
     machines = "; ".join(sorted({r["machine"] for r in runs or tuned}))
     yield "# Which objective learns most in the same minutes?\n"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ class Job:
         except BaseException:  # Ctrl-C above all: the next run goes on counting from here
             self._count(name, started)
             record = self.folder / "building.json"
-            with contextlib.suppress(CollectionError, OSError):
+            with suppress(CollectionError, OSError):
                 disk.write_json(record, {**disk.read_json(record), "seconds": self.seconds})
             raise
         self._count(name, started)

@@ -9,7 +9,6 @@ model it has.
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -183,7 +182,8 @@ def _make(job: Job) -> Collection:
     save_progress(job, request, bill)
     with job.stage("train"):
         model = learn_model(settings, pixels, table, job.folder, job.progress)
-    job.seconds["train"] = max(job.seconds["train"], _trained(job.folder))
+    epochs = Collection(job.folder, {}).metrics()  # a run that was killed told nobody else of its seconds
+    job.seconds["train"] = max([job.seconds["train"], *(one["seconds"] for one in epochs)])
     log.write("learned", model=model.identity, epochs=model.facts["training"]["epochs"])
     save_progress(job, request, bill)
     with job.stage("embed"):
@@ -201,13 +201,6 @@ def _make(job: Job) -> Collection:
         log.write("encoded", coder=info["codes"]["coder"], bits=info["codes"]["bits"])
     del pixels, rows
     return finish(job, info, "resumed" if resumed else "built")
-
-
-def _trained(folder: Path) -> float:
-    """Seconds of the training's epochs; those of a run that was killed, too, which told nobody else."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return float(json.loads(lines[-1])["seconds"]) if lines else 0.0
 
 
 def _check_columns(source: Source, settings: Settings) -> None:
